@@ -109,6 +109,8 @@ type Sealer interface {
 	Open(dst, sealed []byte, at Place) ([]byte, error)
 	// Blind returns HMAC-SHA-256 under the scope's index key, cut to 16 bytes. It does not change when a key is rotated.
 	Blind(table, label string, value []byte) []byte
+	// Current reports whether sealed is under the current key version.
+	Current(sealed []byte) bool
 }
 
 // A KeyOp is a change of a scope's keys.
@@ -156,9 +158,22 @@ type Note struct {
 	Value any
 }
 
-// Audit makes the leaf of an event: canonical JSON with a salt, its hash, and the whole sealed with the tenant's key.
+// AuditTable is the table named in the Place of a sealed event; its key is the leaf's hash.
+const AuditTable = "audit"
+
+// Audit makes the leaf of an event: canonical JSON with a salt, its hash, and the whole sealed with the tenant's key at
+// Place{Tenant, Table: AuditTable, Key: hash}. Open undoes it and checks that the event has the leaf's hash.
 type Audit interface {
 	Leaf(s Sealer, e *Event) (entry.Leaf, error)
+	Open(s Sealer, tenant ID, leaf entry.Leaf) (event []byte, err error)
+}
+
+// A History reads the audit log of the actor's tenant.
+type History interface {
+	// Events opens the events from position first on, as canonical JSON with the salt inside, until fn returns false.
+	Events(ctx context.Context, by Actor, to Intent, first uint64, fn func(position uint64, hash [32]byte, event []byte) bool) error
+	// Tree returns the size of the tenant's tree and its right edge (see Snapshot).
+	Tree(ctx context.Context, by Actor, to Intent) (size uint64, edge [][32]byte, err error)
 }
 
 // An Engine orders entries, keeps the state they make, and shows it. It holds no key. Package cluster has the real one,
@@ -190,8 +205,9 @@ type Snapshot interface {
 	Tree(tenant ID) (size uint64, edge [][32]byte, err error)
 	// Leaves visits the audit leaves from position first on, until fn returns false.
 	Leaves(tenant ID, first uint64, fn func(position uint64, leaf entry.Leaf) bool) error
-	// Tenants lists the tenants that have wrapped keys, in order of id.
+	// Tenants lists the tenants that have wrapped keys, in order of id; Spaces the tables of a scope that hold a key.
 	Tenants() ([]ID, error)
+	Spaces(tenant, project ID) ([]string, error)
 	Release()
 }
 
