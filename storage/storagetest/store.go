@@ -444,37 +444,57 @@ func testCounters(t *testing.T, w *World) {
 	}
 }
 
+// testRange changes something behind a transaction that scanned ["b", "f"), once, and says whether it ran again.
 func testRange(t *testing.T, w *World) {
-	// Each worker adds a key only if there are fewer than five: there are never six, whatever the interleaving.
-	var added atomic.Int32
-	var wg sync.WaitGroup
-	for i := range 12 {
-		wg.Go(func() {
-			err := w.DB.Update(context.Background(), w.Service(), insert, func(tx storage.Tx) error {
-				all, err := scan(tx, storage.KeyRange{})
-				if err != nil {
-					return err
-				}
-				if len(all) >= 5 {
-					return storage.Errorf(storage.BadInput, "full", "full")
-				}
-				return tx.Put(notes, fmt.Append(nil, i), []byte("x"))
-			})
-			if err == nil {
-				added.Add(1)
-			}
-		})
+	for _, k := range []string{"a", "c", "d", "g"} {
+		put(t, w, w.Service(), notes, k, "x")
 	}
-	wg.Wait()
-	err := w.DB.View(t.Context(), w.Service(), look, func(r storage.Reader) error {
-		all, err := scan(r, storage.KeyRange{})
-		if len(all) > 5 || len(all) != int(added.Load()) {
-			t.Errorf("%d keys, %d were acknowledged, 5 are the limit", len(all), added.Load())
+	remove := func(k string) {
+		err := w.DB.Update(t.Context(), w.Service(), insert, func(tx storage.Tx) error { return tx.Delete(notes, []byte(k)) })
+		if err != nil {
+			t.Fatal(err)
 		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
+	}
+	operator := storage.OperatorActor(w.Tenant, w.Project, storage.ID{}, "test", storage.Origin{})
+	for _, c := range []struct {
+		name   string
+		behind func()
+		limit  int
+		runs   int
+	}{
+		{"a key inside is new", func() { put(t, w, w.Service(), notes, "b", "x") }, 100, 2},
+		{"a key inside is changed", func() { put(t, w, w.Service(), notes, "d", "y") }, 100, 2},
+		{"a key inside is gone", func() { remove("b") }, 100, 2},
+		{"a key inside is gone and another new", func() { remove("d"); put(t, w, w.Service(), notes, "e", "x") }, 100, 2},
+		{"a key outside is new", func() { put(t, w, w.Service(), notes, "z", "x"); put(t, w, w.Service(), notes, "f", "x") }, 100, 1},
+		{"a key beyond what was read is new", func() { put(t, w, w.Service(), notes, "ee", "x") }, 1, 1},
+		{"the project's key is rotated", func() {
+			err := w.DB.Update(t.Context(), operator, storage.Intent{Action: "key.rotate"}, func(tx storage.Tx) error {
+				return tx.ChangeKeys(storage.RotateKeys, w.Tenant, w.Project)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}, 100, 2},
+	} {
+		runs := 0
+		err := w.DB.Update(t.Context(), w.Service(), insert, func(tx storage.Tx) error {
+			n := 0
+			err := tx.Scan(notes, storage.KeyRange{From: []byte("b"), To: []byte("f")}, func(_, _ []byte) bool {
+				n++
+				return n < c.limit
+			})
+			if runs++; runs == 1 {
+				c.behind()
+			}
+			if err != nil {
+				return err
+			}
+			return tx.Put(notes, []byte("sum"), fmt.Append(nil, n))
+		})
+		if err != nil || runs != c.runs {
+			t.Errorf("%s: ran %d times, %v; want %d", c.name, runs, err, c.runs)
+		}
 	}
 }
 
