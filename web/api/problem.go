@@ -52,8 +52,8 @@ var faults = [...]struct {
 	storage.Unavailable:     {http.StatusServiceUnavailable, "Not available now"},
 }
 
-// Status returns the HTTP status of a kind of error, on every surface that has no table of its own.
-func Status(f storage.Fault) int {
+// HTTPStatus returns the HTTP status of a kind of error, on every surface that has no table of its own.
+func HTTPStatus(f storage.Fault) int {
 	if int(f) >= len(faults) {
 		return http.StatusInternalServerError
 	}
@@ -85,7 +85,7 @@ func WriteError(w http.ResponseWriter, r *http.Request, log *slog.Logger, err er
 	id := RequestID(r.Context())
 	p := Problem{
 		Type:      problemPrefix + e.Fault.String(),
-		Status:    Status(e.Fault),
+		Status:    HTTPStatus(e.Fault),
 		Detail:    e.Message,
 		Code:      e.Code,
 		Field:     e.Field,
