@@ -1,0 +1,53 @@
+package bolt
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	bbolt "go.etcd.io/bbolt"
+)
+
+// An Image is the whole file as one flush left it: what another node or a backup is given. It must be closed.
+type Image struct {
+	Info
+	tx *bbolt.Tx
+}
+
+// Image returns the file as the last flush left it; call Flush first for everything that was applied.
+func (db *DB) Image() (*Image, error) {
+	tx, err := db.bolt.Begin(false)
+	if err != nil {
+		return nil, fmt.Errorf("copying the database: %w", err)
+	}
+	i := &Image{tx: tx}
+	err = guard(func() (err error) {
+		i.Info, err = readInfo(tx)
+		return err
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("copying the database: %w", err), tx.Rollback())
+	}
+	i.Size = tx.Size()
+	return i, nil
+}
+
+// WriteTo writes the file, Size bytes of it, to w. Other reads and writes go on.
+func (i *Image) WriteTo(w io.Writer) (n int64, err error) {
+	err = guard(func() (err error) {
+		n, err = i.tx.WriteTo(w)
+		return err
+	})
+	if err != nil {
+		return n, fmt.Errorf("copying the database: %w", err)
+	}
+	return n, nil
+}
+
+// Close ends the image. It may be called again.
+func (i *Image) Close() error {
+	if err := i.tx.Rollback(); err != nil && !errors.Is(err, bbolt.ErrTxClosed) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,153 @@
+package bolt
+
+import (
+	"encoding/binary"
+	"errors"
+
+	bbolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+
+	"bulwark/storage"
+	"bulwark/storage/entry"
+)
+
+// A snapshot is one view laid over one bbolt transaction.
+type snapshot struct {
+	reader
+	view *view
+}
+
+var _ storage.Snapshot = (*snapshot)(nil)
+
+// Snapshot returns the state after the last Apply. It takes no lock that Apply or the committer holds while they work.
+//
+// Why the view and the transaction fit: bbolt has one writer, the committer, whose transactions have consecutive ids,
+// and transaction n+1 moves exactly one layer, the flushing one, into the file. A view says in maxTx the newest
+// transaction that holds nothing above the view's own layers: the last one committed, or where a layer was flushing, the
+// one that commits that layer. The transaction here begins after the view was loaded, and a view is published only
+// after the transaction that it builds on, so it is never too old. If it is not newer than maxTx, it holds what is below
+// the layers, perhaps with the flushing layer in it already: laying a layer over a state that has it changes nothing. If
+// it is newer, a layer that came after the view may be in it: load the view again, which by then is a newer one.
+func (db *DB) Snapshot() (storage.Snapshot, error) {
+	for {
+		v := db.view.Load()
+		tx, err := db.bolt.Begin(false)
+		if err != nil {
+			if errors.Is(err, berrors.ErrDatabaseNotOpen) {
+				return nil, storage.Errorf(storage.Unavailable, "stopping", "the node is stopping")
+			}
+			return nil, err
+		}
+		if tx.ID() <= v.maxTx {
+			s := &snapshot{view: v}
+			s.tx = tx
+			s.layers = [2]*layer{v.active, v.flushing}
+			return s, nil
+		}
+		// It was only read from.
+		_ = tx.Rollback()
+	}
+}
+
+func (s *snapshot) Revision() uint64 { return s.view.revision }
+
+func (s *snapshot) Get(tenant storage.ID, sp entry.Space, key []byte) (value []byte, version uint64, ok bool, err error) {
+	stored, err := s.row(tenant, sp, key)
+	if stored == nil {
+		return nil, 0, false, err
+	}
+	return stored[8:], binary.BigEndian.Uint64(stored), true, nil
+}
+
+func (s *snapshot) Scan(tenant storage.ID, sp entry.Space, from, to []byte, reverse bool,
+	fn func(key, value []byte, version uint64) bool,
+) error {
+	return s.rows(tenant, sp, from, to, reverse, func(key, stored []byte) bool {
+		return fn(key, stored[8:], binary.BigEndian.Uint64(stored))
+	})
+}
+
+// Wrapped returns a map that the DB goes on using: it must not be changed.
+func (s *snapshot) Wrapped(tenant, project storage.ID) (map[uint32][]byte, uint64, error) {
+	k, ok := s.view.keys.Get(ringKey(tenant, project))
+	if !ok {
+		return nil, 0, nil
+	}
+	return k.versions, k.revision, nil
+}
+
+func (s *snapshot) Tree(tenant storage.ID) (size uint64, edge [][32]byte, err error) {
+	f, err := s.frontier(tenant)
+	return f.size, f.edge, err
+}
+
+var errLeaf = errors.New("a stored audit leaf is damaged: it is shorter than its hash")
+
+func (s *snapshot) Leaves(tenant storage.ID, first uint64, fn func(position uint64, leaf entry.Leaf) bool) error {
+	var damaged error
+	err := s.leaves(tenant, first, func(key, stored []byte) bool {
+		var leaf entry.Leaf
+		if len(key) != 8 || len(stored) < len(leaf.Hash) {
+			damaged = errLeaf
+			return false
+		}
+		leaf.Sealed = stored[copy(leaf.Hash[:], stored):]
+		return fn(binary.BigEndian.Uint64(key), leaf)
+	})
+	if err == nil {
+		err = damaged
+	}
+	return err
+}
+
+func (s *snapshot) Tenants() ([]storage.ID, error) {
+	var ids []storage.ID
+	s.view.keys.Scan(func(at string, _ *scopeKeys) bool {
+		if id := storage.ID([]byte(at[:idSize])); len(ids) == 0 || ids[len(ids)-1] != id {
+			ids = append(ids, id)
+		}
+		return true
+	})
+	return ids, nil
+}
+
+func (s *snapshot) Spaces(tenant, project storage.ID) ([]string, error) {
+	names := map[string]bool{}
+	hidden := false
+	prefix := string(append(tenantKey(rowCell, tenant), project[:]...))
+	for _, l := range s.layers {
+		if hidden {
+			break
+		}
+		l.tables(prefix, names)
+		hidden = l.hides(tenant, project)
+	}
+	if !hidden {
+		b, err := s.project(tenant, project)
+		if err != nil {
+			return nil, err
+		}
+		if b != nil {
+			err := b.ForEachBucket(func(name []byte) error {
+				names[string(name)] = true
+				return nil
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	return s.withRows(tenant, project, names)
+}
+
+// Release ends the snapshot; nothing that it returned may be used afterwards. It may be called again.
+func (s *snapshot) Release() {
+	if s.tx != nil {
+		// It was only read from.
+		_ = s.tx.Rollback()
+		s.tx, s.tables = nil, nil
+		s.begin = func() (*bbolt.Tx, error) { return nil, errReleased }
+	}
+}
+
+var errReleased = errors.New("the snapshot was released")
