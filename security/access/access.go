@@ -45,6 +45,7 @@ func New() *Guard {
 			"account.update":   person,
 			"session.create":   signIn,
 			"session.refresh":  signIn,
+			"session.reuse":    signIn, // a refresh token that was used again ends its session
 			"session.read":     person,
 			"session.end":      person,
 			"audit.checkpoint": ours,
