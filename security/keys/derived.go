@@ -46,15 +46,20 @@ func (c *derivedCache) get(k *valueKey, prefix []byte) cipher.AEAD {
 
 func (c *derivedCache) put(k *valueKey, prefix []byte, aead cipher.AEAD) {
 	set := c.set(prefix)
+	d := &derived{key: k, prefix: [prefixLen]byte(prefix), aead: aead}
+	for i := range set {
+		if set[i].CompareAndSwap(nil, d) {
+			return
+		}
+	}
 	victim := int(prefix[1]) % derivedWays
 	for i := range set {
-		d := set[i].Load()
-		if d == nil || !d.used.Swap(false) {
+		if old := set[i].Load(); old == nil || !old.used.Swap(false) {
 			victim = i
 			break
 		}
 	}
-	set[victim].Store(&derived{key: k, prefix: [prefixLen]byte(prefix), aead: aead})
+	set[victim].Store(d)
 }
 
 // drop forgets what was derived from the keys of k.

@@ -102,7 +102,10 @@ func (r *Ring) Unseal(root []byte) error {
 	key := expand(root, nil, labelWrap)
 	defer clear(key)
 	u := &unsealed{rand: r.rand, root: bytes.Clone(root), wrapper: wrapper{rootVersion, newXAES(key)}}
-	u.buffers.New = func() any { return new([]byte) }
+	u.buffers.New = func() any {
+		b := make([]byte, 0, 256)
+		return &b
+	}
 	r.state.Store(u)
 	return nil
 }
