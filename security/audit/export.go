@@ -237,4 +237,6 @@ func appendEventLine(b []byte, position uint64, hash [32]byte, proof [][32]byte,
 }
 
 // ExportName is a file name for an export.
-func ExportName(now time.Time) string { return "audit-" + now.UTC().Format("20060102T150405Z") + ".jsonl" }
+func ExportName(now time.Time) string {
+	return "audit-" + now.UTC().Format("20060102T150405Z") + ".jsonl"
+}

@@ -1,0 +1,176 @@
+package auditsearch
+
+import (
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/blevesearch/bleve/v2/analysis"
+	"github.com/blevesearch/bleve/v2/analysis/analyzer/custom"
+	"github.com/blevesearch/bleve/v2/analysis/analyzer/keyword"
+	"github.com/blevesearch/bleve/v2/analysis/token/lowercase"
+	"github.com/blevesearch/bleve/v2/analysis/tokenizer/unicode"
+	"github.com/blevesearch/bleve/v2/document"
+	"github.com/blevesearch/bleve/v2/mapping"
+	bleve "github.com/blevesearch/bleve_index_api"
+
+	"bulwark/security/audit"
+	"bulwark/storage"
+)
+
+// The fields of the index. All but time and text are keywords: one term, as it is.
+const (
+	fieldAction    = "action"
+	fieldCategory  = "category"
+	fieldActor     = "actor" // id and name
+	fieldKind      = "actorkind"
+	fieldOutcome   = "outcome"
+	fieldReason    = "reason"
+	fieldProject   = "project"
+	fieldObject    = "object"
+	fieldAddress   = "addr"
+	fieldSession   = "session"
+	fieldRequest   = "request"
+	fieldTime      = "time"
+	fieldText      = "text"  // words; where a query names no field
+	fieldWindow    = "w"     // see windowTerm
+	maxKeyword     = 256     // bytes of a keyword that are indexed
+	maxText        = 8 << 10 // bytes of text that are indexed
+	textAnalyzer   = "bulwark-text"
+	keywordOptions = bleve.IndexField | bleve.SkipFreqNorm
+	textOptions    = bleve.IndexField | bleve.IncludeTermVectors // positions, for phrases
+)
+
+func keywordFields() []string {
+	return []string{fieldAction, fieldCategory, fieldActor, fieldKind, fieldOutcome, fieldReason, fieldProject, fieldObject,
+		fieldAddress, fieldSession, fieldRequest}
+}
+
+// A schema is how documents are made and queries read.
+type schema struct {
+	mapping *mapping.IndexMappingImpl
+	words   analysis.Analyzer
+	keyword analysis.Analyzer
+}
+
+func newSchema() (*schema, error) {
+	m := mapping.NewIndexMapping()
+	err := m.AddCustomAnalyzer(textAnalyzer, map[string]any{
+		"type": custom.Name, "tokenizer": unicode.Name, "token_filters": []string{lowercase.Name},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("making the audit index's mapping: %w", err)
+	}
+	m.DefaultAnalyzer = keyword.Name
+	m.DefaultField = fieldText
+	text := mapping.NewTextFieldMapping()
+	text.Analyzer = textAnalyzer
+	m.DefaultMapping.AddFieldMappingsAt(fieldText, text)
+	m.DefaultMapping.AddFieldMappingsAt(fieldTime, mapping.NewDateTimeFieldMapping())
+	return &schema{mapping: m, words: m.AnalyzerNamed(textAnalyzer), keyword: m.AnalyzerNamed(keyword.Name)}, nil
+}
+
+// documentID is the event's position, so that the order of ids is the order of the log.
+func documentID(position uint64) string {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], position)
+	return string(b[:])
+}
+
+// Windows are aligned ranges of positions, of four sizes. Each document has the term of each window that it is in, so that
+// a search can look at the newest events first and stop when its page is full.
+const (
+	smallWindow = 12 // 4,096 positions
+	windowStep  = 4
+	largeWindow = 24
+)
+
+func windowTerm(level uint, position uint64) string {
+	return string(rune('a'+level)) + strconv.FormatUint(position>>level, 32)
+}
+
+// document makes the document of one event. Nothing is stored but the id: the event is in the log.
+func (s *schema) document(position uint64, r *audit.Record) *document.Document {
+	d := document.NewDocument(documentID(position))
+	word := func(field, value string) {
+		if value != "" {
+			d.AddField(document.NewTextFieldCustom(field, nil, []byte(cut(value, maxKeyword)), keywordOptions, s.keyword))
+		}
+	}
+	word(fieldAction, r.Action)
+	word(fieldCategory, string(audit.CategoryOf(r.Action)))
+	word(fieldActor, idText(r.Actor.ID))
+	word(fieldActor, r.Actor.Name)
+	word(fieldKind, r.Actor.Kind)
+	word(fieldOutcome, r.Outcome)
+	word(fieldReason, r.Reason)
+	word(fieldProject, idText(r.Project))
+	word(fieldObject, r.Object)
+	if r.Actor.Addr.IsValid() {
+		word(fieldAddress, r.Actor.Addr.String())
+	}
+	word(fieldSession, idText(r.Actor.Session))
+	word(fieldRequest, r.Request)
+	for level := uint(smallWindow); level <= largeWindow; level += windowStep {
+		word(fieldWindow, windowTerm(level, position))
+	}
+	// A time that the field cannot hold is found by everything but its time.
+	if t, err := document.NewDateTimeFieldWithIndexingOptions(fieldTime, nil, r.Time, "", keywordOptions); err == nil {
+		d.AddField(t)
+	}
+	if text := textOf(r); text != "" {
+		d.AddField(document.NewTextFieldCustom(fieldText, nil, []byte(text), textOptions, s.words))
+	}
+	return d
+}
+
+// textOf is what a search for a word looks at: the action's words, the object, the actor's name, the reason, and the notes.
+func textOf(r *audit.Record) string {
+	var b strings.Builder
+	add := func(s string) {
+		if s != "" && b.Len() < maxText {
+			if b.Len() > 0 {
+				b.WriteByte('\n')
+			}
+			b.WriteString(s)
+		}
+	}
+	add(strings.ReplaceAll(r.Action, ".", " "))
+	add(r.Object)
+	add(r.Actor.Name)
+	add(r.Reason)
+	for _, field := range slices.Sorted(maps.Keys(r.Notes)) {
+		add(field)
+		switch v := r.Notes[field].(type) {
+		case []string:
+			for _, s := range v {
+				add(s)
+			}
+		default:
+			add(fmt.Sprint(v))
+		}
+	}
+	return cut(b.String(), maxText)
+}
+
+// cut shortens s to at most n bytes, at the start of a character.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
+
+func idText(id storage.ID) string {
+	if id.IsZero() {
+		return ""
+	}
+	return id.String()
+}

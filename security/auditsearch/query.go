@@ -1,0 +1,331 @@
+package auditsearch
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/blevesearch/bleve/v2/search/query"
+
+	"bulwark/security/audit"
+	"bulwark/storage"
+)
+
+// Limits of a query.
+const (
+	defaultLimit = 50
+	maxLimit     = 500
+	maxQueryText = 1024
+	maxFacets    = 4
+)
+
+// A compiled is a query that was found to be well-formed.
+type compiled struct {
+	audit.Query
+	query query.Query // nil: everything
+	after uint64
+	paged bool // after is set
+}
+
+func badQuery(field, format string, args ...any) error {
+	e := storage.Errorf(storage.BadInput, "bad_query", format, args...)
+	e.Field = field
+	return e
+}
+
+// compile reads a query. Its errors are BadInput.
+func compile(q audit.Query) (*compiled, error) {
+	c := &compiled{Query: q}
+	switch {
+	case q.Limit == 0:
+		c.Limit = defaultLimit
+	case q.Limit < 0 || q.Limit > maxLimit:
+		return nil, badQuery("limit", "limit must be between 1 and %d", maxLimit)
+	}
+	if q.After != "" {
+		digits, ok := strings.CutPrefix(q.After, order(q.OldestFirst))
+		n, err := strconv.ParseUint(digits, 32, 63)
+		if !ok || err != nil {
+			return nil, badQuery("after", "after must be the next of an answer to the same query in the same order")
+		}
+		c.after, c.paged = n, true
+	}
+	if len(q.Facets) > maxFacets {
+		return nil, badQuery("facets", "at most %d facets can be asked for", maxFacets)
+	}
+	for _, f := range q.Facets {
+		if !slices.Contains(facetFields(), f) {
+			return nil, badQuery("facets", "facets can be counted for %s", strings.Join(facetFields(), ", "))
+		}
+	}
+	parts, err := filterQueries(&q.Filter)
+	if err != nil {
+		return nil, err
+	}
+	if strings.TrimSpace(q.Text) != "" {
+		text, err := parseText(q.Text)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, text)
+	}
+	if len(parts) > 0 {
+		c.query = query.NewConjunctionQuery(parts)
+	}
+	return c, nil
+}
+
+func order(oldestFirst bool) string {
+	if oldestFirst {
+		return "o"
+	}
+	return "n"
+}
+
+func cursor(oldestFirst bool, position uint64) string {
+	return order(oldestFirst) + strconv.FormatUint(position, 32)
+}
+
+// facetFields are those with few values.
+func facetFields() []string {
+	return []string{fieldAction, fieldCategory, fieldKind, fieldOutcome, fieldReason}
+}
+
+// filterQueries may find more than the filter chooses, where a value is longer than what is indexed: what is found is
+// matched once more.
+func filterQueries(f *audit.Filter) ([]query.Query, error) {
+	var parts []query.Query
+	term := func(field, value string) {
+		if value != "" {
+			q := query.NewTermQuery(cut(value, maxKeyword))
+			q.SetField(field)
+			parts = append(parts, q)
+		}
+	}
+	if prefix, ok := strings.CutSuffix(f.Action, "*"); ok {
+		if prefix != "" {
+			q := query.NewPrefixQuery(prefix)
+			q.SetField(fieldAction)
+			parts = append(parts, q)
+		}
+	} else {
+		term(fieldAction, f.Action)
+	}
+	term(fieldActor, f.Actor)
+	term(fieldKind, f.ActorKind)
+	term(fieldCategory, f.Category)
+	term(fieldOutcome, f.Outcome)
+	term(fieldProject, f.Project)
+	term(fieldObject, f.Object)
+	term(fieldAddress, f.Address)
+	term(fieldSession, f.Session)
+	term(fieldRequest, f.Request)
+	if f.From.IsZero() && f.To.IsZero() {
+		return parts, nil
+	}
+	q, err := timeRange(f.From, f.To, true, false)
+	if err != nil {
+		return nil, err
+	}
+	return append(parts, q), nil
+}
+
+func timeRange(from, to time.Time, withFrom, withTo bool) (query.Query, error) {
+	for _, t := range []time.Time{from, to} {
+		if !t.IsZero() && (t.Year() < 1700 || t.Year() > 2250) {
+			return nil, badQuery("time", "times must be between the years 1700 and 2250")
+		}
+	}
+	q := query.NewDateRangeInclusiveQuery(from, to, &withFrom, &withTo)
+	q.SetField(fieldTime)
+	return q, nil
+}
+
+// parseText reads bleve's query-string syntax, and refuses what would cost too much or can find nothing.
+func parseText(text string) (query.Query, error) {
+	if len(text) > maxQueryText {
+		return nil, badQuery("text", "the query has %d bytes; at most %d are read", len(text), maxQueryText)
+	}
+	if !utf8.ValidString(text) {
+		return nil, badQuery("text", "the query is not valid UTF-8")
+	}
+	parsed, err := parse(text)
+	if err != nil {
+		return nil, badQuery("text", "the query cannot be read: %s, near character %d. Write words, field:word, \"a phrase\", "+
+			"+must, -must not, or time:>\"2006-01-02T15:04:05Z\"", syntaxMessage(err), errorPlace(text))
+	}
+	return check(parsed)
+}
+
+func parse(text string) (query.Query, error) { return query.NewQueryStringQuery(text).Parse() }
+
+func syntaxMessage(err error) string {
+	first, _, _ := strings.Cut(strings.TrimPrefix(err.Error(), "parse error: "), "\n")
+	return cut(first, 100)
+}
+
+// errorPlace finds, in characters from 1, the first clause of text that cannot be read. The parser does not say.
+func errorPlace(text string) int {
+	start, quoted := 0, false
+	for i, r := range text {
+		if r == '"' && (i == 0 || text[i-1] != '\\') {
+			quoted = !quoted
+		}
+		if quoted || r != ' ' {
+			continue
+		}
+		if bad(text[start:i]) {
+			return place(text, start)
+		}
+		start = i + 1
+	}
+	return place(text, start)
+}
+
+func bad(clause string) bool {
+	if strings.TrimSpace(clause) == "" {
+		return false
+	}
+	_, err := parse(clause)
+	return err != nil
+}
+
+func place(text string, offset int) int { return utf8.RuneCountInString(text[:offset]) + 1 }
+
+// check walks a parsed query and returns the one that is run.
+func check(q query.Query) (query.Query, error) {
+	switch q := q.(type) {
+	case nil:
+		return nil, nil
+	case *query.BooleanQuery:
+		return checkBoolean(q)
+	case *query.ConjunctionQuery:
+		parts, err := checkAll(q.Conjuncts)
+		if err != nil || len(parts) == 0 {
+			return nil, err
+		}
+		return query.NewConjunctionQuery(parts), nil
+	case *query.DisjunctionQuery:
+		parts, err := checkAll(q.Disjuncts)
+		if err != nil || len(parts) == 0 {
+			return nil, err
+		}
+		d := query.NewDisjunctionQuery(parts)
+		d.SetMin(max(q.Min, 1))
+		return d, nil
+	case *query.MatchQuery:
+		return checkMatch(q)
+	case *query.MatchPhraseQuery:
+		if field, err := fieldOf(q.Field()); err != nil || field == fieldText {
+			return q, err
+		}
+		t := query.NewTermQuery(cut(q.MatchPhrase, maxKeyword))
+		t.SetField(q.Field())
+		return t, nil
+	case *query.WildcardQuery:
+		return checkWildcard(q)
+	case *query.DateRangeQuery:
+		if q.Field() != fieldTime {
+			return nil, badQuery("text", "only the field time has ranges of times: write time:>\"2006-01-02T15:04:05Z\"")
+		}
+		return timeRange(q.Start.Time, q.End.Time, q.InclusiveStart != nil && *q.InclusiveStart, q.InclusiveEnd != nil && *q.InclusiveEnd)
+	case *query.NumericRangeQuery:
+		if q.Field() == "" || q.Min != nil && q.Max != nil { // beside the match of a number, as text
+			return nil, nil
+		}
+		return nil, badQuery("text", "no field has ranges of numbers")
+	case *query.RegexpQuery:
+		return nil, badQuery("text", "regular expressions are not supported: use words, phrases, or a prefix such as admin*")
+	case *query.MatchNoneQuery, *query.MatchAllQuery:
+		return q, nil
+	}
+	return nil, badQuery("text", "a query of this kind is not supported")
+}
+
+func checkAll(in []query.Query) ([]query.Query, error) {
+	var out []query.Query
+	for _, q := range in {
+		c, err := check(q)
+		if err != nil {
+			return nil, err
+		}
+		if c != nil {
+			out = append(out, c)
+		}
+	}
+	return out, nil
+}
+
+func checkBoolean(q *query.BooleanQuery) (query.Query, error) {
+	lists := [3][]query.Query{}
+	for i, part := range []query.Query{q.Must, q.Should, q.MustNot} {
+		if part == nil {
+			continue
+		}
+		c, err := check(part)
+		if err != nil {
+			return nil, err
+		}
+		if c != nil {
+			lists[i] = []query.Query{c}
+		}
+	}
+	if lists[0] == nil && lists[1] == nil && lists[2] == nil {
+		return nil, badQuery("text", "the query has nothing to search for")
+	}
+	return query.NewBooleanQuery(lists[0], lists[1], lists[2]), nil
+}
+
+// fieldOf returns the field that is searched when a query names field.
+func fieldOf(field string) (string, error) {
+	switch {
+	case field == "" || field == fieldText:
+		return fieldText, nil
+	case slices.Contains(keywordFields(), field):
+		return field, nil
+	case field == fieldTime:
+		return "", badQuery("text", "the field time has ranges only: write time:>\"2006-01-02T15:04:05Z\"")
+	}
+	return "", badQuery("text", "there is no field %q: the fields are %s, time and text", cut(field, 40), strings.Join(keywordFields(), ", "))
+}
+
+func checkMatch(q *query.MatchQuery) (query.Query, error) {
+	field, err := fieldOf(q.Field())
+	if err != nil {
+		return nil, err
+	}
+	if q.Fuzziness < 0 || q.Fuzziness > 2 {
+		return nil, badQuery("text", "the number after ~ must be 1 or 2")
+	}
+	if field != fieldText && q.Fuzziness == 0 {
+		t := query.NewTermQuery(cut(q.Match, maxKeyword))
+		t.SetField(field)
+		return t, nil
+	}
+	q.SetOperator(query.MatchQueryOperatorAnd)
+	return q, nil
+}
+
+func checkWildcard(q *query.WildcardQuery) (query.Query, error) {
+	field, err := fieldOf(q.Field())
+	if err != nil {
+		return nil, err
+	}
+	if strings.ContainsRune("*?", rune(q.Wildcard[0])) {
+		return nil, badQuery("text", "a word with * or ? must begin with a letter or digit: %s",
+			"otherwise every word of the log would have to be looked at")
+	}
+	pattern := q.Wildcard
+	if field == fieldText {
+		pattern = strings.ToLower(pattern)
+	}
+	w := query.NewWildcardQuery(pattern)
+	w.SetField(field)
+	if err := w.Validate(); err != nil {
+		return nil, badQuery("text", "the word %s cannot be read: %s", fmt.Sprintf("%q", cut(pattern, 40)), "check its * and ?")
+	}
+	return w, nil
+}

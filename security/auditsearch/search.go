@@ -1,0 +1,365 @@
+package auditsearch
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/blevesearch/bleve/v2/search"
+	"github.com/blevesearch/bleve/v2/search/query"
+	bleve "github.com/blevesearch/bleve_index_api"
+
+	"bulwark/security/audit"
+	"bulwark/storage"
+)
+
+// Search implements audit.Searcher. The store decides on the intent "audit.search" and records it; the events that are
+// found are opened by the store too. The answer misses nothing that was in the log when Search was called.
+func (x *Index) Search(ctx context.Context, by storage.Actor, q audit.Query) (*audit.Page, error) {
+	to := storage.Intent{Action: "audit.search"}
+	if err := x.cfg.Store.View(ctx, by, to, func(storage.Reader) error { return nil }); err != nil {
+		return nil, err
+	}
+	c, err := compile(q)
+	if err != nil {
+		return nil, err
+	}
+	size, _, err := x.cfg.History.Tree(ctx, by, to)
+	if err != nil {
+		return nil, err
+	}
+	page := &audit.Page{Events: []audit.Found{}, Indexed: size}
+	if size == 0 {
+		return page, nil
+	}
+	s := &finder{ctx: ctx, index: x, by: by, to: to, query: c, size: size, page: page}
+	for attempt := 0; ; attempt++ {
+		err = x.with(ctx, by.Tenant(), size, s.run)
+		// What was found to be damaged while searching is rebuilt, once.
+		var bad *damaged
+		if attempt > 0 || !errors.As(err, &bad) {
+			break
+		}
+		page.Events, page.Next, page.Facets = []audit.Found{}, "", nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return page, nil
+}
+
+// with brings the tenant's index up to size and calls fn with it.
+func (x *Index) with(ctx context.Context, tenant storage.ID, size uint64, fn func(*openIndex) error) error {
+	t, err := x.of(tenant)
+	if err != nil {
+		return err
+	}
+	o, err := x.current(ctx, t, size)
+	if err != nil {
+		return err
+	}
+	err = guard(func() error { return fn(o) })
+	o.inUse.RUnlock()
+	var bad *damaged
+	if errors.As(err, &bad) {
+		o.folder.failed.CompareAndSwap(nil, &bad.cause)
+	}
+	return err
+}
+
+// current returns t's index with every event below size in it, held for use.
+func (x *Index) current(ctx context.Context, t *tenantIndex, size uint64) (*openIndex, error) {
+	x.waiting.Add(1)
+	defer x.waiting.Add(-1)
+	if err := t.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer t.unlock()
+	if err := x.ensure(ctx, t); err != nil {
+		return nil, err
+	}
+	t.used = x.cfg.Clock()
+	for t.open.position < size {
+		if ctx.Err() != nil {
+			return nil, timedOut(ctx)
+		}
+		if err := x.step(ctx, t, size); err != nil {
+			return nil, err
+		}
+	}
+	t.open.inUse.RLock()
+	return t.open, nil
+}
+
+// A finder runs one query.
+type finder struct {
+	ctx    context.Context
+	index  *Index
+	by     storage.Actor
+	to     storage.Intent
+	query  *compiled
+	size   uint64
+	page   *audit.Page
+	reader bleve.IndexReader
+}
+
+func (f *finder) run(o *openIndex) error {
+	r, err := o.bleve.Reader()
+	if err != nil {
+		return &damaged{err}
+	}
+	defer r.Close()
+	f.reader = r
+	if err := f.walk(); err != nil {
+		return err
+	}
+	return f.facets()
+}
+
+// A span is [from, to) of positions.
+type span struct{ from, to uint64 }
+
+// walk looks at windows of the log in the query's order until the page is full.
+func (f *finder) walk() error {
+	left := span{0, f.size}
+	switch {
+	case f.query.paged && f.query.OldestFirst:
+		left.from = min(f.query.after+1, f.size)
+	case f.query.paged:
+		left.to = min(f.query.after, f.size)
+	}
+	level := uint(smallWindow)
+	for left.from < left.to {
+		if err := f.ctx.Err(); err != nil {
+			return timedOut(f.ctx)
+		}
+		w := f.window(left, level)
+		positions, tooMany, err := f.find(w, level)
+		if err != nil {
+			return err
+		}
+		if tooMany && level > smallWindow {
+			level -= windowStep
+			continue
+		}
+		full, err := f.collect(positions)
+		if full || err != nil {
+			return err
+		}
+		if f.query.OldestFirst {
+			left.from = w.to
+		} else {
+			left.to = w.from
+		}
+		if len(positions) < 1<<(smallWindow-windowStep) {
+			level = min(level+windowStep, largeWindow)
+		}
+	}
+	return nil
+}
+
+// window is the next aligned window of what is left.
+func (f *finder) window(left span, level uint) span {
+	if f.query.OldestFirst {
+		return span{left.from, min(left.to, (left.from>>level+1)<<level)}
+	}
+	return span{max(left.from, (left.to-1)>>level<<level), left.to}
+}
+
+// find returns the positions in w that the query finds, in the query's order; or tooMany.
+func (f *finder) find(w span, level uint) (positions []uint64, tooMany bool, err error) {
+	window := query.NewTermQuery(windowTerm(level, w.from))
+	window.SetField(fieldWindow)
+	parts := []query.Query{window}
+	if f.query.query != nil {
+		parts = append(parts, f.query.query)
+	}
+	const most = 1 << smallWindow
+	err = f.each(query.NewConjunctionQuery(parts), func(id bleve.IndexInternalID) (bool, error) {
+		text, err := f.reader.ExternalID(id)
+		if err != nil || len(text) != 8 {
+			return false, &damaged{errors.Join(errors.New("a document has no position"), err)}
+		}
+		p := binary.BigEndian.Uint64([]byte(text))
+		if p >= w.from && p < w.to {
+			positions = append(positions, p)
+		}
+		tooMany = len(positions) > most
+		return !tooMany, nil
+	})
+	if err != nil || tooMany {
+		return nil, tooMany, err
+	}
+	slices.Sort(positions)
+	if !f.query.OldestFirst {
+		slices.Reverse(positions)
+	}
+	return positions, false, nil
+}
+
+// each calls fn with every document that q finds, until it returns false.
+func (f *finder) each(q query.Query, fn func(bleve.IndexInternalID) (bool, error)) error {
+	s, err := q.Searcher(f.ctx, f.reader, f.index.schema.mapping, search.SearcherOptions{Score: "none"})
+	if err != nil {
+		return f.searchError(err)
+	}
+	defer s.Close()
+	sc := &search.SearchContext{DocumentMatchPool: search.NewDocumentMatchPool(s.DocumentMatchPoolSize()+1, 0), IndexReader: f.reader}
+	for n := 0; ; n++ {
+		if n%1024 == 0 && f.ctx.Err() != nil {
+			return timedOut(f.ctx)
+		}
+		m, err := s.Next(sc)
+		if err != nil {
+			return f.searchError(err)
+		}
+		if m == nil {
+			return nil
+		}
+		more, err := fn(m.IndexInternalID)
+		if err != nil || !more {
+			return err
+		}
+		sc.DocumentMatchPool.Put(m)
+	}
+}
+
+func (f *finder) searchError(err error) error {
+	if f.ctx.Err() != nil {
+		return timedOut(f.ctx)
+	}
+	// bleve refuses what expands to too many terms in words of its own; they hold no values.
+	if strings.Contains(err.Error(), "TooManyClauses") {
+		return badQuery("text", "the query stands for too many words: write more of each word before * or ~")
+	}
+	return &damaged{err}
+}
+
+// collect opens the events at positions and adds those that the filter chooses, until the page is full.
+func (f *finder) collect(positions []uint64) (full bool, err error) {
+	for len(positions) > 0 {
+		missing := f.query.Limit - len(f.page.Events)
+		part := positions[:min(len(positions), missing+1)] // one more than fits says whether there is a next page
+		positions = positions[len(part):]
+		events, err := f.open(part)
+		if err != nil {
+			return false, err
+		}
+		for i, p := range part {
+			r, err := audit.Parse(events[i])
+			if err != nil {
+				return false, fmt.Errorf("event %d: %w", p, err)
+			}
+			if !f.query.Filter.Match(r) {
+				continue
+			}
+			if len(f.page.Events) == f.query.Limit {
+				f.page.Next = cursor(f.query.OldestFirst, f.page.Events[f.query.Limit-1].Position)
+				return true, nil
+			}
+			f.page.Events = append(f.page.Events, audit.Found{Position: p, Category: audit.CategoryOf(r.Action), Event: events[i]})
+		}
+	}
+	return false, nil
+}
+
+// nearby is how many events are read and dropped rather than asking the store once more.
+const nearby = 128
+
+// open returns the texts of the events at positions, which are in the query's order.
+func (f *finder) open(positions []uint64) ([][]byte, error) {
+	sorted := slices.Clone(positions)
+	slices.Sort(sorted)
+	texts := make(map[uint64][]byte, len(sorted))
+	for len(sorted) > 0 {
+		err := f.index.cfg.History.Events(f.ctx, f.by, f.to, sorted[0], func(position uint64, _ [32]byte, event []byte) bool {
+			if position != sorted[0] {
+				return position < sorted[0]
+			}
+			texts[position] = slices.Clone(event)
+			sorted = sorted[1:]
+			return len(sorted) > 0 && sorted[0]-position <= nearby
+		})
+		if err != nil {
+			return nil, err
+		}
+		if len(sorted) > 0 && len(texts) > 0 {
+			if _, stuck := texts[sorted[0]]; stuck {
+				return nil, fmt.Errorf("event %d came twice", sorted[0])
+			}
+		}
+		if len(texts) == 0 {
+			return nil, &damaged{fmt.Errorf("it names event %d, which is not in the log", sorted[0])}
+		}
+	}
+	out := make([][]byte, len(positions))
+	for i, p := range positions {
+		out[i] = texts[p]
+	}
+	return out, nil
+}
+
+// Bounds of a facet.
+const (
+	maxFacetTerms  = 200
+	maxFacetValues = 20
+)
+
+// facets counts, over all that the query finds, the events with each value of the fields that were asked for.
+func (f *finder) facets() error {
+	if len(f.query.Facets) == 0 {
+		return nil
+	}
+	f.page.Facets = map[string][]audit.Facet{}
+	for _, field := range f.query.Facets {
+		values, err := f.terms(field)
+		if err != nil {
+			return err
+		}
+		counts := []audit.Facet{}
+		for _, v := range values {
+			term := query.NewTermQuery(v)
+			term.SetField(field)
+			parts := []query.Query{term}
+			if f.query.query != nil {
+				parts = append(parts, f.query.query)
+			}
+			n := 0
+			err := f.each(query.NewConjunctionQuery(parts), func(bleve.IndexInternalID) (bool, error) {
+				n++
+				return true, nil
+			})
+			if err != nil {
+				return err
+			}
+			if n > 0 {
+				counts = append(counts, audit.Facet{Value: v, Count: n})
+			}
+		}
+		slices.SortStableFunc(counts, func(a, b audit.Facet) int { return b.Count - a.Count })
+		f.page.Facets[field] = counts[:min(len(counts), maxFacetValues)]
+	}
+	return nil
+}
+
+func (f *finder) terms(field string) (out []string, err error) {
+	d, err := f.reader.FieldDict(field)
+	if err != nil {
+		return nil, &damaged{err}
+	}
+	defer d.Close()
+	for len(out) < maxFacetTerms {
+		e, err := d.Next()
+		if err != nil {
+			return nil, &damaged{err}
+		}
+		if e == nil {
+			break
+		}
+		out = append(out, e.Term)
+	}
+	return out, nil
+}
