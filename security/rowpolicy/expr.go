@@ -149,7 +149,7 @@ func (x *exprCompiler) compile(n *pg.Node) (typed, error) {
 	case *pg.Node_SubLink:
 		return x.subselect(n.SubLink)
 	}
-	return typed{}, x.unsupported(location(n), construct(n))
+	return typed{}, x.unsupported(location(n), construct(n.GetNode()))
 }
 
 func (x *exprCompiler) constant(c *pg.A_Const) (typed, error) {

@@ -27,9 +27,10 @@ const (
 	MaxTables     = 500
 	MaxColumns    = 1_600   // of a table, as PostgreSQL
 	MaxPolicies   = 100     // of a table
-	MaxDepth      = 200     // of nested expressions or parentheses
-	MaxNodes      = 5_000   // of one compiled expression
-	MaxTokens     = 10_000  // of one statement
+	MaxDepth      = 200     // of nested expressions
+	MaxNodes      = 4_000   // of one compiled expression
+	MaxTokens     = 20_000  // words and signs of one statement
+	MaxWords      = 1_000   // words and signs without a comma, with those around them where they are in parentheses
 	MaxSchema     = 4 << 20 // bytes of the whole schema as Dump writes it
 )
 
@@ -169,9 +170,14 @@ func (f *File) Compile(ctx context.Context, current *table.Schema, rand io.Reade
 			return nil, nil, err
 		}
 	}
-	if n := len(Dump(c.next)); n > MaxSchema {
+	dump := Dump(c.next)
+	if len(dump) > MaxSchema {
 		return nil, nil, storage.Errorf(storage.TooLarge, codeLimit,
 			"the project's schema would be larger than %d bytes: drop tables or policies first", MaxSchema)
+	}
+	if _, err := scan(dump); err != nil { // what is accepted can be written out and read again
+		return nil, nil, storage.Errorf(storage.BadInput, codeTooComplex,
+			"a table or policy is too complex once its types are written out: make it simpler, or split it")
 	}
 	return c.next, c.changes, nil
 }

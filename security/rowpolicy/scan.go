@@ -4,11 +4,19 @@ import (
 	"strings"
 )
 
+// A level is what is known of the text between an opening parenthesis and its closing one. words counts those since the
+// last comma, below is the deepest of what stood in parentheses among them, and deepest that of the items before.
+type level struct{ words, below, deepest int }
+
+func (l *level) depth() int { return max(l.deepest, l.words+l.below) }
+
 // scan goes over the text once, as PostgreSQL's scanner does, before the parser sees it. It notes where statements start,
-// and bounds tokens and parentheses: the parser's stack is its own, and a deep tree would overflow it.
+// and bounds the text: the parser's stack is its own, some 2,800 levels of a tree deep, and it does not survive overflowing
+// it. Each level of a tree costs a word or sign at least, and items between commas are beside each other: so the words on
+// the way to a part bound its depth.
 func scan(text string) (*source, error) {
 	s := &source{text: text}
-	depth, tokens, fresh := 0, 0, true
+	levels, tokens, fresh := []level{{}}, 0, true
 	for i := 0; i < len(text); {
 		n, blank := token(text[i:])
 		if blank {
@@ -20,21 +28,31 @@ func scan(text string) (*source, error) {
 			fresh, tokens = false, 0
 		}
 		tokens++
+		at := &levels[len(levels)-1]
+		at.words++
 		switch text[i] {
 		case '(', '[':
-			depth++
+			levels = append(levels, level{})
 		case ')', ']':
-			depth = max(0, depth-1)
+			if len(levels) > 1 {
+				levels = levels[:len(levels)-1]
+				up := &levels[len(levels)-1]
+				up.below = max(up.below, at.depth())
+				at = up
+			}
+		case ',':
+			*at = level{deepest: at.depth()}
 		case ';':
-			// Inside parentheses it ends nothing that the parser could then accept.
-			if depth == 0 {
-				fresh = true
+			if len(levels) == 1 { // inside parentheses it ends nothing that the parser could accept
+				*at, fresh = level{}, true
 			}
 		}
-		if depth > MaxDepth {
-			return nil, s.errorf(i, codeTooComplex, "parentheses are nested more than %d deep", MaxDepth)
-		}
-		if tokens > MaxTokens {
+		switch {
+		case len(levels) > 2*MaxDepth:
+			return nil, s.errorf(i, codeTooComplex, "parentheses are nested more than %d deep", 2*MaxDepth)
+		case at.words+at.below > MaxWords:
+			return nil, s.errorf(i, codeTooComplex, "the expression is too complex: more than %d words and signs without a comma", MaxWords)
+		case tokens > MaxTokens:
 			return nil, s.errorf(i, codeTooComplex, "a statement can have at most %d words and signs", MaxTokens)
 		}
 		i += n
@@ -64,7 +82,7 @@ func token(s string) (n int, blank bool) {
 		for n < len(s) && (wordByte(s[n]) || s[n] == '$') {
 			n++
 		}
-		if n == 1 && n < len(s) && s[n] == '\'' && (c == 'e' || c == 'E') {
+		if n == 1 && len(s) > 1 && s[1] == '\'' && (c == 'e' || c == 'E') {
 			return 1 + quoted(s[1:], '\'', true), false
 		}
 		return n, false

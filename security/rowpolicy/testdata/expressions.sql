@@ -1,0 +1,22 @@
+create table t (i2 int2, i4 int, i8 bigint, f4 real, f8 double precision, n numeric, b bool, u uuid, d date, ts timestamp,
+  tz timestamptz, j json, jb jsonb, s text, v varchar(20));
+create policy p01 on t using (i2 = 1 and i4 = i2 and i8 > i4 and f8 >= 1.5 and n < 3);
+create policy p02 on t using (i4 > 1.5 or f4 = 0.1 or f4 = 1 or i8 = 99999999999 or i4 < 99999999999);
+create policy p03 on t using (s = v and v = 'a' and 'a' = 'b' and s <> 'x' and 'y' < s);
+create policy p04 on t using (d = ts or ts < tz or d >= '2026-01-01' or tz <= now());
+create policy p05 on t using (u in ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', auth.uid()) and u not in (auth.uid()));
+create policy p06 on t using (i4 in (1, 2.5) and i4 in (1, null) and 'a' in (s, 'b'));
+create policy p07 on t using (b and not b and b is true and b is not true and b is false and b is not false and b is unknown and b is not unknown);
+create policy p08 on t using (u is null and u is not null and u is distinct from auth.uid() and null is null);
+create policy p09 on t using (i4 between 1 and 10 and i4 not between i2 and i8 and b or b and (b and b or b));
+create policy p10 on t using (jb -> 'a' ->> 'b' = 'c' and (jb -> 0 ->> 1)::int > 2 and (j ->> 'x') like 'y%' and s not ilike v);
+create policy p11 on t using ((auth.jwt() ->> 'exp')::bigint > 0 and auth.role() = 'authenticated' and cast(s as uuid) = u and (u::text) = s);
+create policy p12 on t using (i4 + i2 * 2 - i8 / 3 > -i4 and +n > n - 1 and s || i4 = 'x1' and f4 + n > 1);
+create policy p13 on t using ((select (select auth.uid())) = u and (select true) and (select auth.jwt() ->> 'a') = 'b');
+create policy p14 on t using (coalesce(u, auth.uid(), null) = u and coalesce(v, s) = 'x' and coalesce(i4, 0) = 0 and lower(v) = upper('x'));
+create policy p15 on t using ('t' and null and (b is distinct from 'f') and jb = '{}' and (jb ->> 'n')::numeric = 1 and 1.5::int = 2);
+create policy p16 on t for select;
+create policy p17 on t for update using (true) with check (false);
+create policy p18 on t for insert to service_role with check (t.u = auth.uid() and public.t.b operator(pg_catalog.=) true);
+create policy p19 on t using (extensions.uuid_generate_v4() <> pg_catalog.gen_random_uuid() and 1 = 1.5 and pg_catalog.lower(s) = 'x');
+create policy p20 on t using (s = e'a\\b\n''c' and s = $$dollar$$ and s = u&'d\0061t');

@@ -1,0 +1,3 @@
+-- ERROR 22P02 invalid input syntax for type jsonb (line 3, column 33)
+create table t (id uuid primary key, i int, s text, b bool, d date, j json, jb jsonb);
+create table u (a jsonb default '{x}');

@@ -1,0 +1,3 @@
+-- ERROR 0A000 function my_check is not supported (line 3, column 28)
+create table t (id uuid primary key, i int, s text, b bool, d date, j json, jb jsonb);
+create policy p on t using(my_check(id));

@@ -1,0 +1,3 @@
+-- ERROR 0A000 CREATE TABLE … WITH (…) is not supported (line 3, column 1)
+create table t (id uuid primary key, i int, s text, b bool, d date, j json, jb jsonb);
+create table x (a int) with (fillfactor = 70);
