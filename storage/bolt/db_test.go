@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"bulwark/storage"
 	"bulwark/storage/bolt"
@@ -30,6 +31,8 @@ func open(t testing.TB, path string) *bolt.DB {
 // An engine is a DB behind a log that is nothing but a counter.
 type engine struct {
 	*bolt.DB
+	each bool // flush after each proposal
+
 	mu    sync.Mutex
 	index uint64
 }
@@ -49,14 +52,28 @@ func (e *engine) Propose(ctx context.Context, p *entry.Entry) (entry.Outcome, er
 	if outcomes == nil {
 		return entry.Outcome{}, e.Failed()
 	}
+	if e.each {
+		if err := e.Flush(); err != nil {
+			return entry.Outcome{}, err
+		}
+	}
 	return outcomes[0], nil
 }
 
 func (e *engine) Snapshot(context.Context) (storage.Snapshot, error) { return e.DB.Snapshot() }
 func (e *engine) Local() (storage.Snapshot, error)                   { return e.DB.Snapshot() }
 
-func newEngine(t *testing.T) *engine {
-	db := open(t, filepath.Join(t.TempDir(), "state.db"))
+// newEngine opens an engine that flushes interval milliseconds after a change; 0: never, -1: after each proposal.
+func newEngine(t *testing.T, interval int) *engine {
+	o := options(filepath.Join(t.TempDir(), "state.db"))
+	o.FlushInterval = time.Hour
+	if interval > 0 {
+		o.FlushInterval = time.Duration(interval) * time.Millisecond
+	}
+	db, err := bolt.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if err := db.Flush(); err != nil {
 			t.Error(err)
@@ -68,5 +85,5 @@ func newEngine(t *testing.T) *engine {
 			t.Error(err)
 		}
 	})
-	return &engine{DB: db}
+	return &engine{DB: db, each: interval < 0}
 }
