@@ -205,8 +205,10 @@ type Snapshot interface {
 	Tree(tenant ID) (size uint64, edge [][32]byte, err error)
 	// Leaves visits the audit leaves from position first on, until fn returns false.
 	Leaves(tenant ID, first uint64, fn func(position uint64, leaf entry.Leaf) bool) error
-	// Tenants lists the tenants that have wrapped keys, in order of id; Spaces the tables of a scope that hold a key.
+	// Tenants lists the tenants that have wrapped keys, in order of id; Projects a tenant's projects that have; Spaces the
+	// tables of a scope that hold a key.
 	Tenants() ([]ID, error)
+	Projects(tenant ID) ([]ID, error)
 	Spaces(tenant, project ID) ([]string, error)
 	Release()
 }

@@ -111,6 +111,20 @@ func (s *snapshot) Tenants() ([]storage.ID, error) {
 	return ids, nil
 }
 
+func (s *snapshot) Projects(tenant storage.ID) ([]storage.ID, error) {
+	var ids []storage.ID
+	s.view.keys.Ascend(ringKey(tenant, storage.ID{}), func(at string, _ *scopeKeys) bool {
+		if at[:idSize] != string(tenant[:]) {
+			return false
+		}
+		if id := storage.ID([]byte(at[idSize:])); !id.IsZero() {
+			ids = append(ids, id)
+		}
+		return true
+	})
+	return ids, nil
+}
+
 func (s *snapshot) Spaces(tenant, project storage.ID) ([]string, error) {
 	names := map[string]bool{}
 	hidden := false

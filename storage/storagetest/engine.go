@@ -382,6 +382,17 @@ func (sn *snapshot) Tenants() ([]storage.ID, error) {
 	return slices.Compact(ids), nil
 }
 
+func (sn *snapshot) Projects(tenant storage.ID) ([]storage.ID, error) {
+	var ids []storage.ID
+	for sc := range sn.s.keys {
+		if sc.tenant == tenant && !sc.project.IsZero() {
+			ids = append(ids, sc.project)
+		}
+	}
+	slices.SortFunc(ids, func(a, b storage.ID) int { return bytes.Compare(a[:], b[:]) })
+	return ids, nil
+}
+
 func (sn *snapshot) Spaces(tenant, project storage.ID) ([]string, error) {
 	var names []string
 	sn.s.rows.Ascend(row{at: place{tenant: tenant, project: project}}, func(r row) bool {
