@@ -39,6 +39,12 @@ func (w *World) Service() storage.Actor {
 // NewWorld opens a Store over e under a fresh root key, and creates a tenant and a project.
 func NewWorld(t testing.TB, e storage.Engine) *World {
 	t.Helper()
+	return NewWorldAt(t, e, time.Now)
+}
+
+// NewWorldAt is NewWorld with a clock.
+func NewWorldAt(t testing.TB, e storage.Engine, clock func() time.Time) *World {
+	t.Helper()
 	w := &World{Engine: e, Ring: keys.NewRing(rand.Reader)}
 	root := make([]byte, 32)
 	if _, err := rand.Read(root); err != nil {
@@ -52,7 +58,7 @@ func NewWorld(t testing.TB, e storage.Engine) *World {
 		t.Fatal(err)
 	}
 	w.DB, err = storage.Open(e, storage.Guards{
-		Access: access.New(), Keys: w.Ring, Audit: recorder, Clock: time.Now, Rand: rand.Reader,
+		Access: access.New(), Keys: w.Ring, Audit: recorder, Clock: clock, Rand: rand.Reader,
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	if err != nil {
