@@ -51,3 +51,13 @@ func (i *Image) Close() error {
 	}
 	return nil
 }
+
+// WriteTo writes the file as the last flush left it. Image also says which index that is.
+func (db *DB) WriteTo(w io.Writer) (n int64, err error) {
+	i, err := db.Image()
+	if err != nil {
+		return 0, err
+	}
+	n, err = i.WriteTo(w)
+	return n, errors.Join(err, i.Close())
+}
