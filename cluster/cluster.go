@@ -26,7 +26,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/segment"
 
 	"bulwark/cluster/fsm"
 	"bulwark/cluster/transport"
@@ -116,7 +116,7 @@ type Cluster struct {
 	logger    *slog.Logger
 	state     fsm.State
 	fsm       *fsm.FSM
-	wal       *wal.WAL
+	wal       *diskLog
 	store     *guardedStore
 	marks     *marks
 	transport *transport.Transport
@@ -204,10 +204,10 @@ func (c *Cluster) openFiles() (err error) {
 	case found.Node != own.Node:
 		return fmt.Errorf("the log in %s belongs to node %s, not to %s: use that node's folder", dir, found.Node, own.Node)
 	}
-	if err := checkContents(dir); err != nil {
+	if c.marks, err = openMarks(dir, c.state); err != nil {
 		return err
 	}
-	if c.marks, err = openMarks(dir, c.state); err != nil {
+	if err := c.checkContents(); err != nil {
 		return err
 	}
 	if c.wal, err = openLog(dir, c.config.SegmentSize, newRaftLogger(c.logger)); err != nil {
@@ -253,20 +253,46 @@ func checkEmpty(dir string) error {
 	return nil
 }
 
-// checkContents makes sure that raft-wal, which deletes segments that its table of contents does not name, has one when
-// there are segments.
-func checkContents(dir string) error {
-	if _, err := os.Stat(filepath.Join(dir, contentsName)); !errors.Is(err, fs.ErrNotExist) {
+// checkContents looks at the table of contents before raft-wal does, which deletes segments that the table does not name
+// and makes anew a last segment that is missing.
+func (c *Cluster) checkContents() error {
+	dir := c.config.Dir
+	table := new(contents)
+	log, err := table.Load(dir)
+	if err != nil {
 		return err
 	}
-	names, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("reading the log's folder: %w", err)
-	}
-	for _, n := range names {
-		if n.Name() != identityName && !strings.HasSuffix(n.Name(), tmpSuffix) {
+	if table.fresh {
+		segments, err := segmentFiles(dir)
+		if err != nil {
+			return err
+		}
+		if len(segments) > 0 || c.marks.get() != nil {
 			return fmt.Errorf("the log in %s has no table of contents: %w", dir, errDamaged)
 		}
+	}
+	var held uint64
+	if k := c.marks.get(); k != nil {
+		held = max(k.Index, k.Persisted)
+	}
+	for _, s := range log.Segments {
+		path := filepath.Join(dir, segment.FileName(s))
+		if _, err := os.Stat(path); err == nil {
+			if s.SealTime.IsZero() {
+				return nil // how far it goes is seen when it is open
+			}
+			held = max(held, s.MaxIndex)
+		} else if !s.SealTime.IsZero() || !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("the log in %s: %w; %w", dir, err, errDamaged)
+		}
+	}
+	return c.checkHeld(held)
+}
+
+// checkHeld makes sure that a log up to held is not older than the database.
+func (c *Cluster) checkHeld(held uint64) error {
+	if persisted := c.state.Persisted(); persisted > held {
+		return fmt.Errorf("the log in %s ends at entry %d, but the database holds entries up to %d: the log was cut or put back to an older copy; restore this node from the others or from a snapshot", c.config.Dir, held, persisted)
 	}
 	return nil
 }
@@ -289,8 +315,8 @@ func (c *Cluster) checkTogether(applied uint64) error {
 	if err != nil {
 		return err
 	}
-	if held := max(last, after, persisted); c.state.Persisted() > held {
-		return fmt.Errorf("the log in %s ends at entry %d, but the database holds entries up to %d: the log was cut or put back to an older copy; restore this node from the others or from a snapshot", dir, held, c.state.Persisted())
+	if err := c.checkHeld(max(last, after, persisted)); err != nil {
+		return err
 	}
 	term, err := c.wal.GetUint64([]byte(currentTerm))
 	if err != nil {
@@ -484,6 +510,7 @@ func (c *Cluster) supervise() {
 	case <-c.closing:
 		<-c.proposals.drained
 		<-c.reads.drained
+		c.lastMark()
 	}
 	f := c.raft.Shutdown()
 	// Messages that wait for other nodes end now, so that raft's goroutines do.

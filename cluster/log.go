@@ -9,8 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -26,20 +26,23 @@ const codecID uint64 = 1<<16 + 1
 
 // A codec encodes one entry of the raft log:
 //
-//	index (8) · term (8) · type (1) · time in Unix nanoseconds (8) · length of extensions (4) · extensions · data · CRC-32C (4)
+//	index (8) · term (8) · first (8) · type (1) · time in Unix nanoseconds (8) · length of extensions (4)
+//	· extensions · data · CRC-32C (4)
 //
 // raft-wal checks its own sums only at the tail, and only when it opens; ours is checked on every read, so that a bit that
-// flipped on the disk is never taken for an entry.
-type codec struct{}
+// flipped on the disk is never taken for an entry. first is the index of the first entry that was written and synced
+// together with this one; checkTail needs it.
+type codec struct{ first atomic.Uint64 }
 
-const codecHeader = 8 + 8 + 1 + 8 + 4
+const codecHeader = 8 + 8 + 8 + 1 + 8 + 4
 
-func (codec) ID() uint64 { return codecID }
+func (*codec) ID() uint64 { return codecID }
 
-func (codec) Encode(l *raft.Log, w io.Writer) error {
+func (c *codec) Encode(l *raft.Log, w io.Writer) error {
 	b := make([]byte, 0, codecHeader+len(l.Extensions)+len(l.Data)+4)
 	b = binary.BigEndian.AppendUint64(b, l.Index)
 	b = binary.BigEndian.AppendUint64(b, l.Term)
+	b = binary.BigEndian.AppendUint64(b, c.first.Load())
 	b = append(b, byte(l.Type))
 	var at int64
 	if !l.AppendedAt.IsZero() {
@@ -56,24 +59,29 @@ func (codec) Encode(l *raft.Log, w io.Writer) error {
 
 var errEntry = errors.New("its checksum is wrong")
 
-func (codec) Decode(b []byte, l *raft.Log) error {
-	if len(b) < codecHeader+4 {
+// entryBody returns an encoded entry without its checksum, or nil when that is wrong.
+func entryBody(b []byte) []byte {
+	if len(b) < codecHeader+4 || castagnoli(b[:len(b)-4]) != binary.BigEndian.Uint32(b[len(b)-4:]) {
+		return nil
+	}
+	return b[:len(b)-4]
+}
+
+func (*codec) Decode(b []byte, l *raft.Log) error {
+	body := entryBody(b)
+	if body == nil {
 		return errEntry
 	}
-	body := b[:len(b)-4]
-	if castagnoli(body) != binary.BigEndian.Uint32(b[len(b)-4:]) {
-		return errEntry
-	}
-	ext := uint64(binary.BigEndian.Uint32(body[25:29]))
+	ext := uint64(binary.BigEndian.Uint32(body[33:37]))
 	if ext > uint64(len(body)-codecHeader) {
 		return errEntry
 	}
 	*l = raft.Log{
 		Index: binary.BigEndian.Uint64(body),
 		Term:  binary.BigEndian.Uint64(body[8:]),
-		Type:  raft.LogType(body[16]),
+		Type:  raft.LogType(body[24]),
 	}
-	if at := int64(binary.BigEndian.Uint64(body[17:])); at != 0 {
+	if at := int64(binary.BigEndian.Uint64(body[25:])); at != 0 {
 		l.AppendedAt = time.Unix(0, at)
 	}
 	// raft-wal uses b again, so what is kept is copied.
@@ -89,9 +97,10 @@ func (codec) Decode(b []byte, l *raft.Log) error {
 // A contents is raft-wal's table of contents, and raft's term and vote, in one small file. raft-wal's own keeps them in a
 // bbolt file, which has no checksums: a flipped bit in its meta page takes back the last vote without a word.
 type contents struct {
-	mu   sync.Mutex
-	dir  string
-	data struct {
+	mu    sync.Mutex
+	dir   string
+	fresh bool // there was none
+	data  struct {
 		Log    types.PersistentState
 		Stable map[string][]byte
 	}
@@ -110,6 +119,7 @@ func (c *contents) Load(dir string) (types.PersistentState, error) {
 	c.data.Stable = map[string][]byte{}
 	b, err := readSmall(dir, contentsName, contentsKind, contentsVersion)
 	if errors.Is(err, fs.ErrNotExist) {
+		c.fresh = true
 		return c.data.Log, nil
 	}
 	if err != nil {
@@ -189,10 +199,27 @@ func (s segments) Create(info types.SegmentInfo) (types.SegmentWriter, error) {
 	return s.Filer.Create(info)
 }
 
-// openLog opens the log in dir, or makes an empty one, and reads every entry of it once.
-func openLog(dir string, segmentSize int, logger hclog.Logger) (_ *wal.WAL, err error) {
+// A diskLog is the log on the disk.
+type diskLog struct {
+	*wal.WAL
+	codec *codec
+}
+
+func (d *diskLog) StoreLog(l *raft.Log) error { return d.StoreLogs([]*raft.Log{l}) }
+
+// StoreLogs is called by one goroutine at a time.
+func (d *diskLog) StoreLogs(logs []*raft.Log) error {
+	if len(logs) > 0 {
+		d.codec.first.Store(logs[0].Index)
+	}
+	return d.WAL.StoreLogs(logs)
+}
+
+// openLog opens the log in dir, or makes an empty one.
+func openLog(dir string, segmentSize int, logger hclog.Logger) (*diskLog, error) {
+	c := new(codec)
 	w, err := wal.Open(dir,
-		wal.WithCodec(codec{}),
+		wal.WithCodec(c),
 		wal.WithMetaStore(&contents{}),
 		wal.WithSegmentFiler(segments{segment.NewFiler(dir, walfs.New())}),
 		wal.WithSegmentSize(segmentSize),
@@ -200,7 +227,70 @@ func openLog(dir string, segmentSize int, logger hclog.Logger) (_ *wal.WAL, err 
 	if err != nil {
 		return nil, fmt.Errorf("opening the log in %s: %w", dir, err)
 	}
-	return w, nil
+	return &diskLog{WAL: w, codec: c}, nil
+}
+
+// segmentFiles returns the segments of the log in order.
+func segmentFiles(dir string) ([]string, error) { return filepath.Glob(filepath.Join(dir, "*.wal")) }
+
+// What checkTail needs to know of raft-wal's segments: a header, then frames that begin at multiples of eight bytes with a
+// type, three zeros, and the length of what follows in little-endian.
+const (
+	segmentHeader = 32
+	frameHeader   = 8
+	frameEntry    = 1
+)
+
+// checkTail looks for synced entries behind the end of the log. When it opens, raft-wal takes the first frame of the newest
+// segment that it cannot read for the torn end of the last write, and forgets what follows. But each write is synced before
+// the next one begins: an entry behind the end that was not part of the very next write shows that the one before it was
+// whole, so that what broke it was damage.
+func checkTail(dir string, last uint64) error {
+	names, err := segmentFiles(dir)
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	tail := names[len(names)-1]
+	f, err := os.Open(tail)
+	if err != nil {
+		return fmt.Errorf("opening the log in %s: %w", dir, err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("opening the log in %s: %w", dir, err)
+	}
+	window, start := make([]byte, 256<<10), int64(0)
+	n := 0
+	for at := int64(segmentHeader); at+frameHeader <= st.Size(); {
+		if at+frameHeader > start+int64(n) {
+			start = at
+			if n, err = f.ReadAt(window, start); n < frameHeader {
+				return fmt.Errorf("reading the log in %s: %w", dir, err)
+			}
+		}
+		frame := window[at-start:][:frameHeader]
+		size := int64(binary.LittleEndian.Uint32(frame[4:]))
+		if frame[0] != frameEntry || frame[1]|frame[2]|frame[3] != 0 || size < codecHeader+4 || at+frameHeader+size > st.Size() {
+			at += frameHeader
+			continue
+		}
+		b := make([]byte, size)
+		if _, err := f.ReadAt(b, at+frameHeader); err != nil {
+			return fmt.Errorf("reading the log in %s: %w", dir, err)
+		}
+		body := entryBody(b)
+		if body == nil {
+			at += frameHeader
+			continue
+		}
+		index, first := binary.BigEndian.Uint64(body), binary.BigEndian.Uint64(body[16:])
+		if index > last && first > last+1 {
+			return fmt.Errorf("the log in %s can be read up to entry %d, but goes on to %d or further: %w", dir, last, index, errDamaged)
+		}
+		at += frameHeader + (size+frameHeader-1)/frameHeader*frameHeader
+	}
+	return nil
 }
 
 // checkLog reads every entry of the log once, so that a damaged one is found before raft, which panics, finds it. after is
@@ -228,18 +318,18 @@ func checkLog(w raft.LogStore, dir string, after uint64) error {
 		}
 		term = l.Term
 	}
-	return nil
+	return checkTail(dir, last)
 }
 
 // logSize is the number of bytes that the log takes on the disk.
 func logSize(dir string) int64 {
-	names, err := os.ReadDir(dir)
+	names, err := segmentFiles(dir)
 	if err != nil {
 		return 0
 	}
 	var size int64
 	for _, n := range names {
-		if info, err := n.Info(); err == nil && strings.HasSuffix(n.Name(), ".wal") {
+		if info, err := os.Stat(n); err == nil {
 			size += info.Size()
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -84,12 +85,16 @@ func (m *marks) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	if k == nil || k.meta().ID != id {
 		return nil, nil, fmt.Errorf("there is no mark %q", id)
 	}
+	copier, ok := m.state.(fsm.Copier)
+	if !ok {
+		return nil, nil, errors.New("copying the database: this database cannot write a copy of itself")
+	}
 	f, err := os.CreateTemp(m.dir, copyPattern)
 	if err != nil {
 		return nil, nil, fmt.Errorf("copying the database: %w", err)
 	}
 	c := &copied{File: f}
-	size, err := m.state.WriteTo(f)
+	size, err := copier.WriteTo(f)
 	if err == nil {
 		_, err = f.Seek(0, io.SeekStart)
 	}
@@ -171,5 +176,23 @@ func (c *Cluster) keepShort(ctx context.Context) {
 		if err := await(c, c.raft.Snapshot()); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && ctx.Err() == nil {
 			c.logger.Warn("marking the log", "error", err)
 		}
+	}
+}
+
+// lastMark marks the database before the node stops, so that the next start has nothing to replay. It may fail: then there
+// is something to replay.
+func (c *Cluster) lastMark() {
+	done := make(chan error, 1)
+	go func() { done <- c.raft.Snapshot().Error() }()
+	timer := time.NewTimer(c.config.NoLeader)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		if err != nil {
+			c.logger.Debug("marking the log before stopping", "error", err)
+		}
+	case <-c.failed:
+	case <-timer.C:
+		c.logger.Warn("the database takes long to flush: the next start will replay the log")
 	}
 }

@@ -117,7 +117,10 @@ const maxBatchEntries = 1024
 // *storage.InDoubt (nobody knows yet; proposing e again is safe).
 func (c *Cluster) Propose(ctx context.Context, e *entry.Entry) (entry.Outcome, error) {
 	// An entry that breaks the format's rules must not reach the log: no node could read it.
-	if e.Validate() != nil {
+	if err := e.Validate(); errors.Is(err, entry.ErrLimit) {
+		return entry.Outcome{}, &storage.Error{Fault: storage.TooLarge, Code: "entry_too_large",
+			Message: "the transaction is too large: write less at a time", Cause: err}
+	} else if err != nil {
 		_, revision := c.state.Applied()
 		return entry.Outcome{Status: entry.Invalid, Revision: revision}, nil
 	}

@@ -32,11 +32,14 @@ type State interface {
 	Changed(rev uint64) <-chan struct{}
 	// Flush returns when everything that was applied before the call survives a crash.
 	Flush() error
-	// WriteTo writes a consistent copy of what is persisted.
-	WriteTo(w io.Writer) (int64, error)
 	// Failed says why the state can no longer persist what is applied; nil while it can.
 	Failed() error
 	Close() error
+}
+
+// A Copier is a State that can write a consistent copy of what it has persisted, for another node.
+type Copier interface {
+	WriteTo(w io.Writer) (int64, error)
 }
 
 // A Restorer is a State that can replace itself by a copy that WriteTo made on another node.
