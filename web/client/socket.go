@@ -14,22 +14,23 @@ const SocketName = "bulwark.sock"
 // final zero, Linux and Windows for 108.
 const maxSocketPath = 103
 
-// SocketPath returns where the socket of the node on a data folder is. Where the folder's path is too long for a socket,
-// that is a path relative to the working folder, or else a file named after the folder in the user's own cache folder:
-// never a place that other users can write to.
+// SocketPath returns where the socket of the node on a data folder is: in the folder, or, where the folder's path is too
+// long for a socket, a file named after the folder in the user's own cache folder: never a place that other users can
+// write to. It depends on the folder's absolute path only, so that a node and a command find the same one from anywhere.
 func SocketPath(data string) string {
 	path := filepath.Join(data, SocketName)
-	if len(path) <= maxSocketPath {
-		return path
-	}
-	abs, err := filepath.Abs(path)
+	folder, err := filepath.Abs(data)
 	if err != nil {
 		return path
 	}
-	if wd, err := os.Getwd(); err == nil {
-		if rel, err := filepath.Rel(wd, abs); err == nil && len(rel) <= maxSocketPath {
-			return rel
+	if real, err := filepath.EvalSymlinks(folder); err == nil {
+		folder = real
+	}
+	if abs := filepath.Join(folder, SocketName); len(abs) <= maxSocketPath {
+		if len(path) <= maxSocketPath {
+			return path
 		}
+		return abs
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -39,6 +40,6 @@ func SocketPath(data string) string {
 	if os.MkdirAll(dir, 0o700) != nil {
 		return path
 	}
-	sum := sha256.Sum256([]byte(abs))
+	sum := sha256.Sum256([]byte(folder))
 	return filepath.Join(dir, hex.EncodeToString(sum[:8])+".sock")
 }
