@@ -291,6 +291,12 @@ func (t *tableInfo) outputs(columns []Output) ([]output, error) {
 	list := make([]output, 0, len(columns))
 	for _, c := range columns {
 		i, ok := t.index[c.Column]
+		if !ok && c.Column == Star {
+			for i := range t.Columns {
+				list = append(list, output{i, t.quoted[i]})
+			}
+			continue
+		}
 		if !ok {
 			return nil, noColumn(t.Name, c.Column)
 		}

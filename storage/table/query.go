@@ -26,6 +26,9 @@ type Order struct {
 	Nulls  Nulls
 }
 
+// Star as the Column of an Output stands for every column, in declared order.
+const Star = "*"
+
 // An Output is one column of an answer. As is its name there; "" is the column's own.
 type Output struct {
 	Column string
