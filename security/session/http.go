@@ -77,19 +77,19 @@ func (s *Sessions) serve(w http.ResponseWriter, r *http.Request) (any, error) {
 
 // admit proves what an endpoint needs. Where nothing is needed the actor is the node itself, reading in the project.
 func (s *Sessions) admit(r *http.Request, n need) (storage.Actor, error) {
-	c := presented(r)
-	switch n {
-	case nothing:
+	if n == nothing {
 		tenant, project, err := s.Projects.Project(r.Context(), r.PathValue("ref"))
 		return self(tenant, project), err
-	case aPerson:
-		if c.token == "" && c.key != "" {
-			return storage.Actor{}, errNoBearer
-		}
-	default:
+	}
+	c := presented(r)
+	if n == aKey {
 		c.token = ""
 	}
-	return s.caller(r, c)
+	by, err := s.caller(r, c)
+	if err == nil && n == aPerson && by.Kind() != storage.Account {
+		err = errNoBearer
+	}
+	return by, err
 }
 
 // credentialsBody is what a client sends to sign up, to sign in, to refresh and to change an account.
@@ -159,7 +159,11 @@ func (s *Sessions) serveSignUp(w http.ResponseWriter, r *http.Request, by storag
 	if signedIn {
 		return s.session(&g, by)
 	}
-	return s.user(&g.account, by), nil
+	u := s.user(&g.account, by)
+	if g.pretended {
+		u.Identities = []account.Identity{}
+	}
+	return u, nil
 }
 
 func (s *Sessions) serveToken(w http.ResponseWriter, r *http.Request, by storage.Actor) (any, error) {

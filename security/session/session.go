@@ -129,13 +129,14 @@ type Client struct{ Agent string }
 
 // granted is a session and what its tokens are made from. Tokens are signed after the commit.
 type granted struct {
-	id      storage.ID
-	rec     record
-	account account.Account
-	ref     string
-	keyID   string
-	key     *ecdsa.PrivateKey
-	now     time.Time
+	pretended bool // there is no account behind it
+	id        storage.ID
+	rec       record
+	account   account.Account
+	ref       string
+	keyID     string
+	key       *ecdsa.PrivateKey
+	now       time.Time
 }
 
 // begin writes a session for an account that proved itself by how, in the transaction's project.
@@ -214,6 +215,7 @@ func (s *Sessions) signUp(ctx context.Context, by storage.Actor, n account.New, 
 		return granted{}, false, err
 	}
 	err = s.Store.Update(ctx, by, storage.Intent{Action: "account.signup"}, func(tx storage.Tx) error {
+		g, signedIn = granted{}, false
 		open, confirm, role, err := s.Projects.SignUp(tx, by.Project())
 		if err != nil {
 			return err
@@ -252,6 +254,7 @@ func (s *Sessions) pretend(tx storage.Tx, n account.New, g *granted) error {
 		return err
 	}
 	tx.Note("taken", true)
+	g.pretended = true
 	now := tx.Now().UTC()
 	g.account = account.Account{ID: tx.NewID(), Email: n.Email, Role: n.Role, Metadata: metadata, Created: now, Updated: now}
 	return nil
@@ -452,7 +455,7 @@ func (s *Sessions) update(ctx context.Context, by storage.Actor, body *credentia
 	var proved, hash []byte
 	if body.Password != "" {
 		var err error
-		if proved, hash, err = s.newPassword(ctx, by, body); err != nil {
+		if proved, hash, err = s.newPassword(ctx, by, body); err != nil && !errors.Is(err, errCredentials) {
 			return account.Account{}, err
 		}
 	}
@@ -460,6 +463,9 @@ func (s *Sessions) update(ctx context.Context, by storage.Actor, body *credentia
 	err := s.Store.Update(ctx, by, storage.Intent{Action: "account.update", Object: by.Subject().String()}, func(tx storage.Tx) (err error) {
 		if a, err = me(tx); err != nil {
 			return err
+		}
+		if body.Password != "" && hash == nil {
+			return errCredentials // the current password was wrong: refused here, so that it is recorded
 		}
 		if email != "" && email != a.Email {
 			return invalid("email", "Changing the address is not offered by this server")
