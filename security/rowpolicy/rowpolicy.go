@@ -27,11 +27,11 @@ const (
 	MaxTables     = 500
 	MaxColumns    = 1_600   // of a table, as PostgreSQL
 	MaxPolicies   = 100     // of a table
-	MaxDepth      = 200     // of nested expressions
+	MaxDepth      = 100     // of nested expressions, as package table
 	MaxNodes      = 4_000   // of one compiled expression
 	MaxTokens     = 20_000  // words and signs of one statement
 	MaxWords      = 1_000   // words and signs without a comma, with those around them where they are in parentheses
-	MaxSchema     = 4 << 20 // bytes of the whole schema as Dump writes it
+	MaxSchema     = 1 << 20 // bytes of the whole schema as Dump writes it
 )
 
 // A Change is one thing that a statement did.

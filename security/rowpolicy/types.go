@@ -127,7 +127,7 @@ var numberForm = regexp.MustCompile(`^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[
 var boolWords = map[string]string{
 	"t": "true", "tr": "true", "tru": "true", "true": "true", "y": "true", "ye": "true", "yes": "true", "on": "true", "1": "true",
 	"f": "false", "fa": "false", "fal": "false", "fals": "false", "false": "false", "n": "false", "no": "false",
-	"off": "false", "0": "false",
+	"of": "false", "off": "false", "0": "false",
 }
 
 // literal checks a literal's text as PostgreSQL's input function of the type does, and returns one spelling of it. The
@@ -219,6 +219,10 @@ func uuid(s string) (string, bool) {
 
 // moment reads ISO 8601 dates and times; a time without a zone is UTC, as the server's time zone is.
 func moment(t table.Type, s string) (string, bool) {
+	switch w := strings.ToLower(s); w {
+	case "infinity", "-infinity":
+		return w, true
+	}
 	for _, zone := range []string{"", "Z07:00", "Z07", " Z07:00"} {
 		for _, form := range []string{"2006-01-02", "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02 15:04"} {
 			if zone != "" && len(form) == len("2006-01-02") {
