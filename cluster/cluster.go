@@ -144,7 +144,10 @@ var _ storage.Engine = (*Cluster)(nil)
 
 // Open opens the node's log, or makes one in an empty folder, and starts the node. When it fails it has changed nothing
 // that was there, and the caller still owns the state and the listener; else Close closes them.
-func Open(c Config) (*Cluster, error) {
+func Open(c Config) (*Cluster, error) { return open(c, func(s store) store { return s }) }
+
+// open is Open over a disk that wrap stands before.
+func open(c Config, wrap func(store) store) (*Cluster, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
@@ -155,7 +158,7 @@ func Open(c Config) (*Cluster, error) {
 	}
 	n.proposals.init()
 	n.reads.init()
-	if err := n.openFiles(); err != nil {
+	if err := n.openFiles(wrap); err != nil {
 		return nil, err
 	}
 	if err := n.start(); err != nil {
@@ -174,7 +177,7 @@ const (
 type identity struct{ Cluster, Node storage.ID }
 
 // openFiles checks everything that is in the folder before it changes anything.
-func (c *Cluster) openFiles() (err error) {
+func (c *Cluster) openFiles(wrap func(store) store) (err error) {
 	dir := c.config.Dir
 	own := identity{c.config.Cluster, c.config.Node}
 	applied, _ := c.state.Applied()
@@ -220,7 +223,7 @@ func (c *Cluster) openFiles() (err error) {
 		c.wal.Close()
 		return err
 	}
-	c.store = &guardedStore{store: c.wal, fail: c.fail, limit: c.config.MarkBytes, full: c.full}
+	c.store = &guardedStore{store: wrap(c.wal), fail: c.fail, limit: c.config.MarkBytes, full: c.full}
 	return nil
 }
 
