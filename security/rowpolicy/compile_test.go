@@ -280,6 +280,7 @@ func FuzzCompile(f *testing.F) {
 		switch {
 		case err == nil:
 			checkRoundTrip(t, s)
+			checkStored(t, s)
 		case storage.FaultOf(err) == storage.Internal || storage.FaultOf(err) == storage.Unavailable:
 			t.Errorf("got %v", err)
 		}

@@ -74,7 +74,7 @@ func (p *Parser) Parse(ctx context.Context, sql string) (*File, error) {
 	if err := checkText(sql); err != nil {
 		return nil, err
 	}
-	src, err := scan(sql)
+	src, err := scan(sql, MaxStatements)
 	if err != nil {
 		return nil, err
 	}
@@ -103,10 +103,6 @@ func (p *Parser) Parse(ctx context.Context, sql string) (*File, error) {
 	tree := new(pg.ParseResult)
 	if err := proto.Unmarshal(raw, tree); err != nil {
 		return nil, src.errorf(0, codeTooComplex, "the statement is nested too deeply")
-	}
-	if len(tree.Stmts) > MaxStatements {
-		return nil, src.errorf(src.start(int(tree.Stmts[MaxStatements].StmtLocation)), codeLimit,
-			"a text can have at most %d statements: split it", MaxStatements)
 	}
 	return &File{src: src, stmts: tree.Stmts}, nil
 }
@@ -175,7 +171,7 @@ func (f *File) Compile(ctx context.Context, current *table.Schema, rand io.Reade
 		return nil, nil, storage.Errorf(storage.TooLarge, codeLimit,
 			"the project's schema would be larger than %d bytes: drop tables or policies first", MaxSchema)
 	}
-	if _, err := scan(dump); err != nil { // what is accepted can be written out and read again
+	if _, err := scan(dump, len(dump)); err != nil { // what is accepted can be written out and read again
 		return nil, nil, storage.Errorf(storage.BadInput, codeTooComplex,
 			"a table or policy is too complex once its types are written out: make it simpler, or split it")
 	}

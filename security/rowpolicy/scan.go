@@ -14,7 +14,7 @@ func (l *level) depth() int { return max(l.deepest, l.words+l.below) }
 // and bounds the text: the parser's stack is its own, some 2,800 levels of a tree deep, and it does not survive overflowing
 // it. Each level of a tree costs a word or sign at least, and items between commas are beside each other: so the words on
 // the way to a part bound its depth.
-func scan(text string) (*source, error) {
+func scan(text string, statements int) (*source, error) {
 	s := &source{text: text}
 	levels, tokens, fresh := []level{{}}, 0, true
 	for i := 0; i < len(text); {
@@ -24,6 +24,9 @@ func scan(text string) (*source, error) {
 			continue
 		}
 		if text[i] != ';' && fresh {
+			if len(s.starts) == statements {
+				return nil, s.errorf(i, codeLimit, "a text can have at most %d statements: split it", statements)
+			}
 			s.starts = append(s.starts, i)
 			fresh, tokens = false, 0
 		}
@@ -79,11 +82,12 @@ func token(s string) (n int, blank bool) {
 		return dollar(s), false
 	case wordByte(c):
 		n := 1
-		for n < len(s) && (wordByte(s[n]) || s[n] == '$') {
+		name := c < '0' || c > '9' // a number does not go on with a $: there a quoted string may begin
+		for n < len(s) && (wordByte(s[n]) || name && s[n] == '$') {
 			n++
 		}
 		if n == 1 && len(s) > 1 && s[1] == '\'' && (c == 'e' || c == 'E') {
-			return 1 + quoted(s[1:], '\'', true), false
+			return 1 + escaped(s[1:]), false
 		}
 		return n, false
 	}
@@ -125,6 +129,26 @@ func quoted(s string, quote byte, escapes bool) int {
 		}
 	}
 	return len(s)
+}
+
+// escaped returns the length of a string with escapes. It goes on where another quote follows on a later line.
+func escaped(s string) int {
+	n := quoted(s, '\'', true)
+	for {
+		next, line := n, false
+		for next < len(s) && s[next] != '\'' {
+			skip, blank := token(s[next:])
+			if !blank || s[next] == '/' {
+				return n
+			}
+			line = line || s[next] == '\n' || s[next] == '\r'
+			next += skip
+		}
+		if next == len(s) || !line {
+			return n
+		}
+		n = next + quoted(s[next:], '\'', true)
+	}
 }
 
 // dollar returns the length of a dollar-quoted string, or 1 where it is none.
