@@ -1,2 +1,280 @@
 // Package node builds the program from its configuration, starts it and stops it: the only place where all parts meet.
+//
+// Promise: a node that cannot do its work says in one line what is wrong and what to do, and has then changed nothing in
+// its data folder. A node that is sealed keeps its place in the log and answers its own console, and nothing else.
 package node
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"bulwark/cluster"
+	"bulwark/node/config"
+	"bulwark/security/access"
+	"bulwark/security/audit"
+	"bulwark/security/keys"
+	"bulwark/storage"
+	"bulwark/storage/bolt"
+	"bulwark/web"
+	"bulwark/web/api"
+)
+
+// The names in a data folder, beside the seal's header.
+const (
+	databaseName = "state.db"
+	logName      = "log"
+	searchName   = "search"
+	caName       = "ca.pem"
+)
+
+// Options are what a Node takes from its surroundings.
+type Options struct {
+	Version string
+	Logger  *slog.Logger
+	Now     func() time.Time // nil: time.Now
+	Random  io.Reader        // nil: crypto/rand
+}
+
+// A Node is one running program.
+type Node struct {
+	cfg     config.Config
+	opts    Options
+	logger  *slog.Logger
+	started time.Time
+
+	header  *keys.Header
+	id      storage.ID
+	ring    *keys.Ring
+	state   *bolt.DB
+	cluster *cluster.Cluster
+	store   *storage.DB
+	parts   *parts
+	console *web.Server
+
+	api       atomic.Pointer[api.Mux] // what the console and the clients reach below /api/
+	sealedMux *api.Mux                // what of it a sealed node answers
+	ca        atomic.Pointer[[]byte]  // the root certificate, as PEM
+
+	mu      sync.Mutex   // held while the node unseals or seals
+	client  net.Listener // for clients; nil after the node was sealed
+	shares  *keys.ShamirSeal
+	serving func() // stops what runs while the node is unsealed; nil while it is sealed
+
+	addr    string        // of the clients' listener
+	rotated chan struct{} // a project's key was rotated
+	failed  chan error    // has what stopped the node
+	jobs    sync.WaitGroup
+	running sync.WaitGroup
+}
+
+// Open starts a node. On an empty data folder it makes a cluster of one, if the seal needs nobody to be asked. When it
+// returns, the node's console answers; unless the node waits to be unsealed, its clients are served too.
+func Open(ctx context.Context, cfg config.Config, o Options) (n *Node, err error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Random == nil {
+		o.Random = rand.Reader
+	}
+	if o.Logger == nil {
+		return nil, errors.New("a node needs a logger")
+	}
+	n = &Node{
+		cfg: cfg, opts: o, logger: o.Logger, started: o.Now(), ring: keys.NewRing(o.Random),
+		rotated: make(chan struct{}, 1), failed: make(chan error, 8),
+	}
+	defer func() {
+		if err != nil {
+			n.Close()
+		}
+	}()
+	// The ports first: a port in use is found before anything is made.
+	if n.client, err = listen(cfg.Listen); err != nil {
+		return nil, err
+	}
+	n.addr = n.client.Addr().String()
+	nodes, err := listen(cfg.ClusterListen)
+	if err != nil {
+		return nil, err
+	}
+	if err = n.openFiles(nodes); err != nil {
+		nodes.Close()
+		return nil, err
+	}
+	if n.parts, err = n.buildParts(); err != nil {
+		return nil, err
+	}
+	if err = n.serveConsole(); err != nil {
+		return nil, err
+	}
+	root, err := n.openSeal()
+	if err != nil {
+		return nil, err
+	}
+	if root != nil {
+		err = n.unseal(ctx, root)
+		clear(root)
+	} else {
+		n.logger.Info("the node is sealed: run `bulwark operator unseal`", "seal", n.header.Kind)
+	}
+	return n, err
+}
+
+func listen(addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("listening on %s: %w: stop what uses the port, or choose another with --listen or --cluster-listen", addr, err)
+	}
+	return l, nil
+}
+
+// openFiles opens everything in the data folder, and makes what a new one needs.
+func (n *Node) openFiles(nodes net.Listener) error {
+	fresh, err := n.openHeader()
+	if err != nil {
+		return err
+	}
+	n.id, err = n.nodeID(fresh)
+	if err != nil {
+		return err
+	}
+	n.state, err = bolt.Open(bolt.Options{
+		Path: filepath.Join(n.cfg.Data, databaseName), ClusterID: n.header.Cluster, Logger: n.logger, PageSize: pageSize,
+	})
+	if err != nil {
+		return err
+	}
+	dialer := &net.Dialer{Timeout: 5 * time.Second}
+	n.cluster, err = cluster.Open(cluster.Config{
+		Cluster: n.header.Cluster, Node: n.id, Dir: filepath.Join(n.cfg.Data, logName), State: n.state,
+		Voters:   []cluster.Voter{{ID: n.id, Addr: nodes.Addr().String()}},
+		Listener: nodes,
+		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "tcp", addr)
+		},
+		Logger: n.logger,
+	})
+	if err != nil {
+		return errors.Join(err, n.state.Close())
+	}
+	recorder, err := audit.New(n.opts.Random)
+	if err != nil {
+		return err
+	}
+	n.store, err = storage.Open(n.cluster, storage.Guards{
+		Access: access.New(), Keys: n.ring, Audit: recorder, Clock: n.opts.Now, Rand: n.opts.Random, Logger: n.logger,
+	})
+	return err
+}
+
+// pageSize of the database: rows of about a kilobyte leave a fifth of a small page empty.
+const pageSize = 16 << 10
+
+// openHeader reads the seal's header, or makes a cluster in an empty folder.
+func (n *Node) openHeader() (fresh bool, err error) {
+	n.header, err = keys.ReadHeader(n.cfg.Data)
+	if !storage.IsNotFound(err) {
+		return false, err
+	}
+	names, err := os.ReadDir(n.cfg.Data)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("reading the data folder: %w", err)
+	}
+	if len(names) > 0 {
+		return false, fmt.Errorf("the folder %s is not empty and holds no cluster: name the right one with --data, or an empty one to make a cluster", n.cfg.Data)
+	}
+	if n.cfg.Seal != string(keys.File) {
+		return false, fmt.Errorf("the data folder %s is empty: make a cluster with the seal %s by `bulwark operator init --data %[1]s --seal %[2]s`, then start it", n.cfg.Data, n.cfg.Seal)
+	}
+	seal, err := keys.NewFileSeal(n.cfg.Data, n.cfg.KeyFile)
+	if err != nil {
+		return false, err
+	}
+	if err := os.MkdirAll(n.cfg.Data, 0o700); err != nil {
+		return false, fmt.Errorf("making the data folder: %w", err)
+	}
+	header, root, err := keys.Init(n.cfg.Data, seal, n.opts.Random)
+	if err != nil {
+		return false, err
+	}
+	clear(root) // it is read back, as at every later start
+	n.header = header
+	n.logger.Info("made a cluster of one", "cluster", header.Cluster, "key_file", n.cfg.KeyFile)
+	return true, nil
+}
+
+// nodeID returns the id of the log in the data folder, or a new one where there is none yet.
+func (n *Node) nodeID(fresh bool) (storage.ID, error) {
+	of, id, err := cluster.Identity(filepath.Join(n.cfg.Data, logName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return storage.NewID(n.opts.Now(), n.opts.Random)
+	}
+	if err == nil && (fresh || of != n.header.Cluster) {
+		err = fmt.Errorf("the log in %s belongs to another cluster (%s, not %s): use its own data folder", n.cfg.Data, of, n.header.Cluster)
+	}
+	return id, err
+}
+
+// Sealed reports whether the node waits for its root key.
+func (n *Node) Sealed() bool { return n.ring.Sealed() }
+
+// Wait returns when the node has failed, with what failed it, or when ctx ends, with nil.
+func (n *Node) Wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-n.failed:
+		return err
+	case <-n.cluster.Failed():
+		return n.cluster.Err()
+	}
+}
+
+// Close stops the node: it takes no more requests, finishes those that run, and leaves a database that needs no replay.
+func (n *Node) Close() error {
+	var errs []error
+	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.StopTimeout)
+	defer cancel()
+	if n.console != nil {
+		errs = append(errs, n.console.Shutdown(ctx))
+	}
+	n.mu.Lock()
+	n.stopServing()
+	if n.client != nil {
+		n.client.Close() // it never came to serving
+	}
+	n.mu.Unlock()
+	n.running.Wait()
+	if n.store != nil {
+		n.store.Close()
+	}
+	if n.cluster != nil {
+		errs = append(errs, n.cluster.Close())
+	}
+	n.ring.Seal()
+	return errors.Join(errs...)
+}
+
+// run runs fn until it returns; an error stops the node.
+func (n *Node) run(what string, fn func() error) {
+	n.running.Go(func() {
+		if err := fn(); err != nil && !errors.Is(err, context.Canceled) {
+			n.logger.Error("stopped: "+what, "error", err)
+			select {
+			case n.failed <- fmt.Errorf("%s: %w", what, err):
+			default:
+			}
+		}
+	})
+}

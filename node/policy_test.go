@@ -12,9 +12,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"bulwark/security/access"
+	"bulwark/storage"
 )
 
 // imports is the statement of who may import whom among our own packages: DESIGN's direction cmd → node → (slices, web,
@@ -44,7 +48,7 @@ security/audit: storage storage/entry web/api
 security/auditsearch: storage storage/entry web/api security/audit
 security/cert: storage
 security/keys: storage storage/entry
-security/rowpolicy: storage storage/table web/api
+security/rowpolicy: storage storage/entry storage/table web/api
 security/session: storage web/api security/account
 security/tenant: storage web/api
 `
@@ -167,5 +171,44 @@ func packages(t *testing.T) []listed {
 			t.Fatal(err)
 		}
 		all = append(all, p)
+	}
+}
+
+// TestIntents holds that each action that the code names is somebody's: an action that no rule allows would be refused to
+// everybody, and nobody would notice before a customer did.
+func TestIntents(t *testing.T) {
+	t.Parallel()
+	literal := regexp.MustCompile(`(?:Action: |intent\(|Intent\()"([a-z]+\.[a-z]+)"`)
+	guard := access.New()
+	id := storage.ID{1}
+	actors := []storage.Actor{
+		storage.AnonymousActor(id, id, id, storage.Origin{}), storage.AccountActor(id, id, id, id, nil, storage.Origin{}),
+		storage.ServiceActor(id, id, id, storage.Origin{}), storage.OperatorActor(id, id, id, "", storage.Origin{}), storage.JobActor(id, id, ""),
+	}
+	found := 0
+	for _, p := range packages(t) {
+		files, err := filepath.Glob(filepath.Join(p.Dir, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.HasSuffix(f, "_test.go") {
+				continue
+			}
+			for _, m := range literal.FindAllSubmatch(b, -1) {
+				found++
+				to := storage.Intent{Action: string(m[1])}
+				if !slices.ContainsFunc(actors, func(a storage.Actor) bool { return guard.Decide(nil, a, to) == nil }) {
+					t.Errorf("%s: nobody may %s", f, to.Action)
+				}
+			}
+		}
+	}
+	if found < 30 {
+		t.Errorf("only %d actions were found: does the pattern still fit?", found)
 	}
 }

@@ -47,7 +47,7 @@ func TestCanary(t *testing.T) {
 	p := serve(t, data)
 	c.type1(t, p)
 	p.stop(t)
-	p = serve(t, data) // the log is replayed, and everything written once more
+	p = p.again(t) // the log is replayed, and everything written once more
 	c.type2(t, p)
 	p.stop(t)
 	search(t, data, c.all)

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,10 +48,17 @@ type demo struct {
 type process struct {
 	demo
 	Data   string
+	listen string
 	cmd    *exec.Cmd
 	client *http.Client
 	log    *bytes.Buffer
 	ended  chan struct{}
+}
+
+// again starts a node that was killed or stopped, on the same port: its tokens name its URL.
+func (p *process) again(t testing.TB, args ...string) *process {
+	t.Helper()
+	return serve(t, p.Data, append([]string{"--listen", p.listen}, args...)...)
 }
 
 // serve starts a node on a data folder and waits until it is ready.
@@ -97,6 +105,11 @@ func tryServe(t testing.TB, data string, args ...string) (*process, error) {
 		p.kill()
 		return nil, fmt.Errorf("the node was not ready in a minute\n%s", p.log)
 	}
+	u, err := url.Parse(p.URL)
+	if err != nil {
+		return nil, err
+	}
+	p.listen = u.Host
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM([]byte(p.CA)) {
 		return nil, errors.New("the node printed no root certificate")

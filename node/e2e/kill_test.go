@@ -70,7 +70,7 @@ func TestKill(t *testing.T) {
 		p.kill()
 		cancel()
 		wg.Wait()
-		p = serve(t, data)
+		p = p.again(t)
 	}
 	check(t, p, who, acked)
 	p.stop(t)

@@ -1,0 +1,166 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"bulwark/security/keys"
+	"bulwark/storage"
+	"bulwark/web"
+	"bulwark/web/api"
+	"bulwark/web/client"
+)
+
+// serveConsole begins to answer on the unix socket in the data folder. Only the folder's owner can open it.
+func (n *Node) serveConsole() error {
+	n.sealedMux = n.newMux()
+	n.api.Store(n.sealedMux)
+	path := client.SocketPath(n.cfg.Data)
+	// Whoever held the database's lock before us is gone, so a socket that is still there is nobody's.
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("removing the old console socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return fmt.Errorf("opening the console socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return errors.Join(fmt.Errorf("closing the console socket to others: %w", err), l.Close())
+	}
+	n.console = n.newServer()
+	n.run("serving the console", func() error { return n.console.ServeUnix(l) })
+	return nil
+}
+
+// newServer returns a server of every surface. The console and the clients have one each, so that sealing stops the one.
+func (n *Node) newServer() *web.Server {
+	return web.New(web.Config{
+		API: http.HandlerFunc(n.serveAPI), Auth: n.parts.auth, Rest: n.parts.rest,
+		Authenticator: operators{n.parts.keys}, Ready: n.readiness,
+		Logger: n.logger, Now: n.opts.Now, Random: n.opts.Random,
+		RequestTimeout: n.cfg.RequestTimeout, HeaderTimeout: n.cfg.HeaderTimeout, IdleTimeout: n.cfg.IdleTimeout,
+		MaxBody: n.cfg.MaxBody, MaxConnections: n.cfg.MaxConnections,
+		RateLimit: n.cfg.RateLimit, RateBurst: n.cfg.RateBurst, HTTP2: n.cfg.HTTP2,
+	})
+}
+
+// serveAPI answers what the node can answer now. A sealed one says that it is.
+func (n *Node) serveAPI(w http.ResponseWriter, r *http.Request) {
+	mux := n.api.Load()
+	if mux == n.sealedMux && !slices.ContainsFunc(mux.Routes(), func(i api.RouteInfo) bool { return i.Path == r.URL.Path }) &&
+		r.URL.Path != api.DescriptionPath {
+		api.WriteError(w, r, n.logger, storage.Errorf(storage.Unavailable, "sealed",
+			"the node is sealed: give its root key with `bulwark operator unseal`"))
+		return
+	}
+	mux.ServeHTTP(w, r)
+}
+
+// newMux returns a mux with the endpoints of the node itself.
+func (n *Node) newMux() *api.Mux {
+	m := api.NewMux(api.Config{
+		Authenticator: operators{n.parts.keys}, Directory: directory{n.parts.directory}, Logger: n.logger, Version: n.opts.Version,
+	})
+	api.Handle(m, api.StatusRoute, func(ctx context.Context, _ storage.Actor, _ api.Empty) (api.NodeStatus, error) {
+		return n.Status(ctx), nil
+	})
+	api.Handle(m, api.UnsealRoute, func(ctx context.Context, _ storage.Actor, req api.UnsealRequest) (api.UnsealReply, error) {
+		return n.Unseal(ctx, req)
+	})
+	api.Handle(m, api.SealRoute, func(context.Context, storage.Actor, api.Empty) (api.Empty, error) {
+		return api.Empty{}, n.SealNow()
+	})
+	api.Handle(m, api.CARoute, func(context.Context, storage.Actor, api.Empty) (api.CAReply, error) {
+		pem := n.ca.Load()
+		if pem == nil {
+			return api.CAReply{}, storage.Errorf(storage.Unavailable, "sealed", "the node is sealed: its certificate authority opens with `bulwark operator unseal`")
+		}
+		return api.CAReply{PEM: string(*pem)}, nil
+	})
+	return m
+}
+
+// Status says what the node is doing.
+func (n *Node) Status(ctx context.Context) api.NodeStatus {
+	c := n.cluster.Status()
+	s := api.NodeStatus{
+		Version: n.opts.Version, Node: n.id.String(), Cluster: n.header.Cluster.String(), Data: n.dataFolder(), URL: n.URL(),
+		Role: c.Role, Leader: c.Leader, Term: c.Term, Applied: c.Applied,
+		Seal: string(n.header.Kind), Sealed: n.ring.Sealed(), Started: n.started, Ready: true,
+		Components: n.readiness(ctx),
+	}
+	if n.header.Kind == keys.Shamir {
+		s.Shares, s.Needed = n.progress()
+	}
+	for _, v := range c.Voters {
+		s.Members = append(s.Members, api.Member{Node: v.ID.String(), Address: v.Addr, Voter: true})
+	}
+	for _, p := range s.Components {
+		if !p.Ready {
+			s.Ready = false
+			s.Reasons = append(s.Reasons, p.Name+": "+p.Reason)
+		}
+	}
+	return s
+}
+
+func (n *Node) progress() (have, need int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.shares.Progress(n.header)
+}
+
+func (n *Node) dataFolder() string {
+	if abs, err := filepath.Abs(n.cfg.Data); err == nil {
+		return abs
+	}
+	return n.cfg.Data
+}
+
+// readiness says of each part whether it works.
+func (n *Node) readiness(context.Context) []api.ReadyState {
+	part := func(name string, reason string) api.ReadyState {
+		return api.ReadyState{Name: name, Ready: reason == "", Reason: reason}
+	}
+	c := n.cluster.Status()
+	log := ""
+	switch {
+	case c.Failure != "":
+		log = c.Failure
+	case c.Leader == "":
+		log = "there is no leader"
+	}
+	database := ""
+	if err := n.state.Failed(); err != nil {
+		database = err.Error()
+	}
+	seal := ""
+	if n.ring.Sealed() {
+		seal = "sealed: run `bulwark operator unseal`"
+	}
+	return []api.ReadyState{part("seal", seal), part("log", log), part("database", database)}
+}
+
+// URL is where clients reach the node.
+func (n *Node) URL() string {
+	if n.cfg.PublicURL != "" {
+		return strings.TrimRight(n.cfg.PublicURL, "/")
+	}
+	host, _, err := net.SplitHostPort(n.cfg.Listen)
+	if err != nil || host == "" || host == "0.0.0.0" || host == "::" {
+		host = "localhost"
+	}
+	_, port, _ := net.SplitHostPort(n.addr)
+	return "https://" + net.JoinHostPort(host, port)
+}
+
+// ProjectURL is what a client of a project is given.
+func (n *Node) ProjectURL(ref string) string { return n.URL() + "/p/" + url.PathEscape(ref) }

@@ -1,0 +1,97 @@
+package node
+
+import (
+	"context"
+
+	"bulwark/security/apikey"
+	"bulwark/security/tenant"
+	"bulwark/storage"
+)
+
+// A Demo is what a client of the demo project needs.
+type Demo struct {
+	URL            string `json:"url"`
+	PublishableKey string `json:"publishable_key,omitempty"`
+	SecretKey      string `json:"secret_key,omitempty"`
+	CA             string `json:"ca"` // the root certificate, as PEM
+}
+
+// demoRecord remembers the demo's keys, so that each start can print them. API keys are otherwise shown once and kept as
+// hashes; these guard a demo, and are sealed like every record.
+type demoRecord struct {
+	Ref         string `cbor:"r"`
+	Publishable string `cbor:"p"`
+	Secret      string `cbor:"s"`
+}
+
+// demoID is the one record of the table.
+var demoID = storage.ID{15: 1}
+
+const demoName = "demo"
+
+const demoSchema = `
+create table notes (
+  id uuid primary key default gen_random_uuid(),
+  user_id uuid not null default auth.uid(),
+  body text,
+  created_at timestamptz not null default now()
+);
+alter table notes enable row level security;
+create policy "owners read" on notes for select to authenticated using ((select auth.uid()) = user_id);
+create policy "owners insert" on notes for insert to authenticated with check ((select auth.uid()) = user_id);
+create policy "owners update" on notes for update to authenticated using ((select auth.uid()) = user_id) with check ((select auth.uid()) = user_id);
+create policy "owners delete" on notes for delete to authenticated using ((select auth.uid()) = user_id);
+`
+
+// Demo returns the demo project, and makes it on a cluster that has no tenant yet. On one that has tenants and no demo it
+// returns nil: a demo with open sign-up is nothing to add to somebody's data.
+func (n *Node) Demo(ctx context.Context) (*Demo, error) {
+	by := storage.OperatorActor(storage.System, storage.ID{}, storage.ID{}, demoName, storage.Origin{})
+	table := storage.NewTable[demoRecord](demoName, storage.TenantScope)
+	var rec demoRecord
+	err := n.store.View(ctx, by, storage.Intent{Action: "operator.demo"}, func(r storage.Reader) (err error) {
+		rec, err = table.Get(r, demoID)
+		return err
+	})
+	if storage.IsNotFound(err) {
+		if rec, err = n.makeDemo(ctx, by, table); err != nil || rec.Ref == "" {
+			return nil, err
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Demo{URL: n.ProjectURL(rec.Ref), PublishableKey: rec.Publishable, SecretKey: rec.Secret, CA: string(*n.ca.Load())}, nil
+}
+
+func (n *Node) makeDemo(ctx context.Context, by storage.Actor, table *storage.Table[demoRecord]) (rec demoRecord, err error) {
+	p := n.parts
+	tenants, err := p.directory.Tenants(ctx, by)
+	if err != nil || len(tenants) > 0 {
+		return rec, err
+	}
+	t, err := p.directory.CreateTenant(ctx, by, demoName)
+	if err != nil {
+		return rec, err
+	}
+	in := storage.OperatorActor(t.ID, storage.ID{}, storage.ID{}, demoName, storage.Origin{})
+	project, err := p.directory.CreateProject(ctx, in, demoName, tenant.Settings{SignUp: true, AutoConfirm: true})
+	if err != nil {
+		return rec, err
+	}
+	in = storage.OperatorActor(t.ID, project.ID, storage.ID{}, demoName, storage.Origin{})
+	rec.Ref = project.Ref
+	_, rec.Publishable, err = p.keys.Create(ctx, in, apikey.Publishable, demoName)
+	if err != nil {
+		return rec, err
+	}
+	if _, rec.Secret, err = p.keys.Create(ctx, in, apikey.Secret, demoName); err != nil {
+		return rec, err
+	}
+	if _, err = p.sql.Apply(ctx, in, demoSchema); err != nil {
+		return rec, err
+	}
+	return rec, n.store.Update(ctx, by, storage.Intent{Action: "operator.demo", Object: project.Ref}, func(tx storage.Tx) error {
+		return table.Put(tx, demoID, rec)
+	})
+}
