@@ -160,13 +160,18 @@ func (u *unsealed) scope(s storage.Snapshot, id scopeID) (*scope, error) {
 	if err != nil {
 		return nil, err
 	}
+	var cached *scope
+	if m := u.shard(id).scopes.Load(); m != nil {
+		cached = (*m)[id]
+	}
 	if len(wrapped) == 0 {
+		if cached != nil { // destroyed, perhaps through another node
+			u.forget(id)
+		}
 		return nil, id.notFound()
 	}
-	if m := u.shard(id).scopes.Load(); m != nil {
-		if c := (*m)[id]; c != nil && c.revision == revision {
-			return c, nil
-		}
+	if cached != nil && cached.revision == revision {
+		return cached, nil
 	}
 	c, err := u.load(s, id, wrapped, revision)
 	if err != nil {

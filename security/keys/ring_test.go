@@ -332,17 +332,39 @@ func TestDestroy(t *testing.T) {
 			t.Errorf("project %v of a destroyed tenant: %v", p, err)
 		}
 	}
+	if n := kept(r, id(1)); n != 0 {
+		t.Errorf("%d scopes of a destroyed tenant are still in memory", n)
+	}
+	sealer(t, r, s, id(2), id(21))
+}
+
+// kept counts the scopes of a tenant that the ring has in memory.
+func kept(r *Ring, tenant storage.ID) (n int) {
 	u := r.state.Load()
 	for i := range u.shards {
 		if m := u.shards[i].scopes.Load(); m != nil {
-			for kept := range *m {
-				if kept.tenant == id(1) {
-					t.Errorf("%v is still in memory", kept)
+			for id := range *m {
+				if id.tenant == tenant {
+					n++
 				}
 			}
 		}
 	}
-	sealer(t, r, s, id(2), id(21))
+	return n
+}
+
+// What another node destroyed is forgotten when it is next asked for.
+func TestDestroyedElsewhere(t *testing.T) {
+	t.Parallel()
+	r, s := world(t)
+	sealer(t, r, s, id(1), id(11))
+	sealer(t, r, s, id(1), id(12))
+	change(t, newRing(t, 1), s, storage.DestroyKeys, id(1), storage.ID{})
+	_, err := r.Sealer(s, id(1), storage.ID{})
+	wantFault(t, err, storage.NotFound, "tenant_not_found")
+	if n := kept(r, id(1)); n != 0 {
+		t.Errorf("%d scopes are still in memory", n)
+	}
 }
 
 // Keys that cannot be opened any more can still be destroyed, but not rotated or trimmed.
@@ -375,6 +397,7 @@ func TestWrappedKeyIsBound(t *testing.T) {
 	}
 	refused("another project", scopeID{id(1), id(12)}, whole)
 	refused("another tenant", scopeID{id(2), id(11)}, whole)
+	refused("another tenant's own key", scopeID{tenant: id(2)}, s.scopes[scopeID{tenant: id(1)}].wrapped)
 	refused("another version", scopeID{id(1), id(11)}, map[uint32][]byte{3: whole[2]})
 	refused("versions exchanged", scopeID{id(1), id(11)}, map[uint32][]byte{1: whole[2], 2: whole[1]})
 	refused("a project's key as a tenant's", scopeID{tenant: id(1)}, whole)
@@ -385,6 +408,10 @@ func TestWrappedKeyIsBound(t *testing.T) {
 			refused("a flipped bit", scopeID{id(1), id(11)}, map[uint32][]byte{1: whole[1], 2: b})
 		}
 	}
+	newer := s.clone()
+	newer.scopes[scopeID{id(1), id(11)}] = shelved{map[uint32][]byte{1: append([]byte{2}, whole[1][1:]...)}, 1000}
+	_, err := r.Sealer(newer, id(1), id(11))
+	wantFault(t, err, storage.Internal, "newer_format")
 	for n := range len(whole[2]) {
 		refused("cut", scopeID{id(1), id(11)}, map[uint32][]byte{2: whole[2][:n]})
 	}

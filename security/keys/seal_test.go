@@ -361,6 +361,19 @@ func TestShamirSeal(t *testing.T) {
 		refuse(mixed.Shares()[0], storage.BadInput, "other_shares")
 	}
 
+	for _, alter := range []func(*Share){
+		func(s *Share) { s.Threshold = 3 },
+		func(s *Share) { s.Index = 4 },
+		func(s *Share) { s.set[0] ^= 1 },
+	} {
+		share, err := ParseShare(shares[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		alter(&share)
+		refuse(share.encode(), storage.BadInput, "other_shares")
+	}
+
 	spaced := strings.ToUpper(" " + sharePrefix + shares[0][len(sharePrefix):40] + "-" + shares[0][40:60] + " \n" + shares[0][60:] + "\n")
 	offer(spaced, 2)
 	unchanged(t, data, func() {
@@ -432,6 +445,11 @@ func TestMistypedShare(t *testing.T) {
 			wantFault(t, err, storage.BadInput, "bad_share")
 		}
 	}
+	// The last letter has bits to spare: only one way to write them is right.
+	const alphabet = "abcdefghijklmnopqrstuvwxyz234567"
+	last := strings.IndexByte(alphabet, share[len(share)-1])
+	_, err = ParseShare(share[:len(share)-1] + alphabet[last+1:last+2])
+	wantFault(t, err, storage.BadInput, "bad_share")
 	body := []byte{2, 9, 9}
 	_, err = ParseShare(sharePrefix + shareText().EncodeToString(append(body, shareSum(body)...)))
 	wantFault(t, err, storage.BadInput, "newer_format")
