@@ -167,6 +167,34 @@ func TestPure(t *testing.T) {
 	}
 }
 
+// TestChunks: a long text is parsed in pieces; positions are those of the whole.
+func TestChunks(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	for i := range 200 {
+		b.WriteString("-- ☃ " + strings.Repeat("x", 1_000) + ";\nbegin;\n\n")
+		if i == 150 {
+			b.WriteString("create table a (b text default ';" + strings.Repeat("y", 3*chunk) + "');\n")
+		}
+	}
+	good := b.String()
+	s, changes := mustCompile(t, nil, good)
+	if len(s.Tables) != 1 || len(changes) != 1 || len(*s.Tables[0].Columns[0].Default.Value) != 3*chunk+1 {
+		t.Fatalf("%d tables, %d changes", len(s.Tables), len(changes))
+	}
+	for bad, want := range map[string]string{
+		"  create trigger x after insert on a execute function f();": "CREATE TRIGGER is not supported (line 602, column 3)",
+		"  'é' create": `syntax error at or near "'é'" (line 602, column 3)`,
+		"create policy p on a using (b = 'x' and nope)": `column "nope" does not exist (line 602, column 41)`,
+	} {
+		_, _, err := compile(t, nil, good+bad)
+		at, ok := PositionOf(err)
+		if err == nil || err.Error() != want || !ok || at.Offset != len(good)+at.Column-1 {
+			t.Errorf("got %v at %+v, want %s", err, at, want)
+		}
+	}
+}
+
 func TestRandomFails(t *testing.T) {
 	t.Parallel()
 	if _, _, err := shared().Compile(t.Context(), nil, "create table a (b int)", strings.NewReader("short")); err == nil {

@@ -3,6 +3,8 @@ package rowpolicy
 import (
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -55,30 +57,52 @@ func (e *Error) Unwrap() error { return e.Err }
 // maxNear bounds a quoted message of the parser, in bytes.
 const maxNear = 200
 
-// A source is the text and where its statements start.
+// A source is the text and where its statements start. Offsets that are given to it count from base.
 type source struct {
 	text   string
 	starts []int
+	base   int
+}
+
+// from returns the source with offsets that count from base.
+func (s *source) from(base int) *source { return &source{text: s.text, starts: s.starts, base: base} }
+
+// chunk is how much text the parser is given at once, if statements are not longer: its memory only ever grows.
+const chunk = 64 << 10
+
+// chunks yields the text in pieces that end between statements.
+func (s *source) chunks() iter.Seq2[int, int] {
+	return func(yield func(from, to int) bool) {
+		from := 0
+		for i, at := range s.starts {
+			end := len(s.text)
+			if i+1 < len(s.starts) {
+				end = s.starts[i+1]
+			}
+			if end-from > chunk && at > from {
+				if !yield(from, at) {
+					return
+				}
+				from = at
+			}
+		}
+		if from < len(s.text) {
+			yield(from, len(s.text))
+		}
+	}
 }
 
 // start returns the first token of the statement that the parser says begins at from: it counts blanks and comments in.
 func (s *source) start(from int) int {
-	lo, hi := 0, len(s.starts)
-	for lo < hi {
-		if mid := (lo + hi) / 2; s.starts[mid] < from {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
+	i, _ := slices.BinarySearch(s.starts, s.base+from)
+	if i < len(s.starts) {
+		return s.starts[i] - s.base
 	}
-	if lo < len(s.starts) {
-		return s.starts[lo]
-	}
-	return min(max(from, 0), len(s.text))
+	return from
 }
 
 func (s *source) position(offset int) Position {
-	offset = min(max(offset, 0), len(s.text))
+	offset = min(max(s.base+offset, 0), len(s.text))
 	before := s.text[:offset]
 	line := strings.LastIndexByte(before, '\n') + 1
 	return Position{
@@ -100,14 +124,14 @@ func (e *Error) hint(text string) *Error {
 }
 
 // parserError gives PostgreSQL's words for a syntax error, with the position. Its cursor counts characters from 1.
-func (s *source) parserError(err error) error {
+func (s *source) parserError(err error, text string) error {
 	e, ok := errors.AsType[*parser.Error](err)
 	if !ok {
 		return err
 	}
-	offset := len(s.text)
+	offset := len(text)
 	if n := e.Cursorpos; n > 0 {
-		for i := range s.text {
+		for i := range text {
 			if n--; n == 0 {
 				offset = i
 				break

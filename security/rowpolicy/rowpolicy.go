@@ -63,9 +63,12 @@ func NewParser() *Parser {
 }
 
 // A File is a text that PostgreSQL's grammar accepts. It may be compiled again and again.
-type File struct {
-	src   *source
-	stmts []*pg.RawStmt
+type File struct{ stmts []stmt }
+
+// A stmt is a statement, whose positions count from where src does.
+type stmt struct {
+	src *source
+	raw *pg.RawStmt
 }
 
 // Parse reads a text. Errors are *Error: 42601 with PostgreSQL's own words for a syntax error, 54000 and 54001 beyond a
@@ -91,20 +94,30 @@ func (p *Parser) Parse(ctx context.Context, sql string) (*File, error) {
 	if st.broken {
 		return nil, errBroken()
 	}
-	raw, err := p.guarded(st, sql)
-	if err != nil {
-		return nil, src.parserError(err)
+	f := &File{}
+	for from, to := range src.chunks() {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		part := src.from(from)
+		raw, err := p.guarded(st, sql[from:to])
+		if err != nil {
+			return nil, part.parserError(err, sql[from:to])
+		}
+		tree := new(pg.ParseResult)
+		if err := proto.Unmarshal(raw, tree); err != nil {
+			return nil, part.errorf(0, codeTooComplex, "the statement is nested too deeply")
+		}
+		for _, s := range tree.Stmts {
+			f.stmts = append(f.stmts, stmt{src: part, raw: s})
+		}
 	}
 	if !st.warm {
 		// Compiling the WebAssembly leaves some 200 MiB of garbage; a small node cannot wait for it to go by itself.
 		st.warm = true
 		debug.FreeOSMemory()
 	}
-	tree := new(pg.ParseResult)
-	if err := proto.Unmarshal(raw, tree); err != nil {
-		return nil, src.errorf(0, codeTooComplex, "the statement is nested too deeply")
-	}
-	return &File{src: src, stmts: tree.Stmts}, nil
+	return f, nil
 }
 
 // guarded runs the parser. A trap inside it (its stack overflows, its memory ends) leaves the instance in a state in
@@ -152,7 +165,7 @@ func (p *Parser) Compile(ctx context.Context, current *table.Schema, sql string,
 // Compile applies the statements to a copy of current (nil is empty) and returns it and what changed. rand names the
 // spaces of new tables. Errors are *Error, but for those of ctx and rand.
 func (f *File) Compile(ctx context.Context, current *table.Schema, rand io.Reader) (*table.Schema, []Change, error) {
-	c := &compiler{src: f.src, rand: rand, next: &table.Schema{}}
+	c := &compiler{rand: rand, next: &table.Schema{}}
 	if current != nil {
 		c.next.Version = current.Version
 		c.next.Tables = append([]*table.Table(nil), current.Tables...)
@@ -162,7 +175,8 @@ func (f *File) Compile(ctx context.Context, current *table.Schema, rand io.Reade
 		if err := ctx.Err(); err != nil {
 			return nil, nil, err
 		}
-		if err := c.statement(s); err != nil {
+		c.src = s.src
+		if err := c.statement(s.raw); err != nil {
 			return nil, nil, err
 		}
 	}
