@@ -373,6 +373,7 @@ func (c *Cluster) start() error {
 		c.transport.Close()
 		return err
 	}
+	c.store.running.Store(true)
 	if c.raft, err = newRaft(rc, machine, c.store, c.marks, c.transport); err != nil {
 		c.transport.Close()
 		return fmt.Errorf("starting the log in %s: %w", c.config.Dir, err)

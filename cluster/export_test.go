@@ -1,6 +1,11 @@
 package cluster
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+
+	"github.com/hashicorp/raft"
+)
 
 // Resum puts the right checksum at the end of a small file.
 func Resum(b []byte) []byte {
@@ -12,3 +17,22 @@ type Store = store
 
 // OpenOver is Open over a disk that wrap stands before.
 func OpenOver(c Config, wrap func(Store) Store) (*Cluster, error) { return open(c, wrap) }
+
+// EncodeLog and DecodeLog are the codec of the log.
+func EncodeLog(l *raft.Log) []byte {
+	var b bytes.Buffer
+	if err := new(codec).Encode(l, &b); err != nil {
+		panic(err)
+	}
+	return b.Bytes()
+}
+
+func DecodeLog(b []byte, l *raft.Log) error { return new(codec).Decode(b, l) }
+
+// Sum is the checksum that the log and its small files use.
+func Sum(b []byte) uint32 { return castagnoli(b) }
+
+// EncodeSmall and DecodeSmall are the format of the small files.
+func EncodeSmall(payload []byte) []byte { return encodeSmall("test", 1, payload) }
+
+func DecodeSmall(b []byte) ([]byte, error) { return decodeSmall("test", 1, b) }

@@ -26,6 +26,7 @@ type guardedStore struct {
 	limit   int64       // bytes, after which
 	full    chan<- struct{}
 	written atomic.Int64
+	running atomic.Bool // the callers are raft's goroutines
 
 	once   sync.Once
 	failed atomic.Pointer[error]
@@ -89,7 +90,7 @@ const currentTerm = "CurrentTerm"
 func (g *guardedStore) SetUint64(key []byte, value uint64) error {
 	err := g.write(func() error { return g.store.SetUint64(key, value) })
 	if err != nil && string(key) == currentTerm {
-		runtime.Goexit()
+		g.end()
 	}
 	return err
 }
@@ -103,8 +104,15 @@ func (g *guardedStore) GetLog(index uint64, l *raft.Log) error {
 		return err
 	}
 	g.refuse(fmt.Errorf("reading the log, entry %d: %w", index, err))
-	runtime.Goexit()
-	return nil
+	g.end()
+	return g.err()
+}
+
+// end ends one of raft's goroutines.
+func (g *guardedStore) end() {
+	if g.running.Load() {
+		runtime.Goexit()
+	}
 }
 
 // IsMonotonic tells raft that the log has no gaps, as raft-wal's.
