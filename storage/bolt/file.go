@@ -51,13 +51,23 @@ type Info struct {
 // Inspect checks a database file without changing it and says what it is. It refuses a file that is damaged, of a newer
 // format, or held by another process.
 func Inspect(path string) (Info, error) {
-	size, err := checkFile(path)
-	if err != nil {
+	// Opening comes first because it takes the lock: a file that somebody writes would look damaged. It reads no more than
+	// the meta pages.
+	file, err := openFile(path, 0, true)
+	var system *os.PathError
+	if errors.Is(err, ErrInUse) || errors.As(err, &system) && system.Op == "open" {
 		return Info{}, err
 	}
-	file, err := openFile(path, size, true)
+	size, checked := checkFile(path)
+	if checked != nil {
+		err = checked
+	}
 	if err != nil {
-		return Info{}, err
+		if file != nil {
+			// It is open for reading only: there is nothing that closing could lose.
+			_ = file.Close()
+		}
+		return Info{}, damagedFile(path, err)
 	}
 	var info Info
 	err = guard(func() error {
@@ -231,16 +241,19 @@ func guard(fn func() error) (err error) {
 // (8 each), and the FNV-1a checksum of those 56 bytes. Numbers are in the machine's order, little-endian on every
 // platform that Bulwark is built for.
 const (
-	boltMagic    = 0xED0CDAED
-	boltVersion  = 2
-	metaHeader   = 16
-	metaSummed   = 56
-	metaSize     = metaHeader + metaSummed + 8
-	metaPages    = 2
-	minPageSize  = 1 << 10
-	maxPageSize  = 1 << 24
-	noFreelistAt = 1<<64 - 1 // the free list was left out
+	boltMagic   = 0xED0CDAED
+	boltVersion = 2
+	metaHeader  = 16
+	metaSummed  = 56
+	metaSize    = metaHeader + metaSummed + 8
+	metaPages   = 2
+	minPageSize = 1 << 10
+	maxPageSize = 1 << 24
+	noFreelist  = 1<<64 - 1 // the list of free pages was left out
 )
+
+// alwaysRead is the size up to which every page of a file is read before it is opened.
+const alwaysRead = 512 << 20
 
 type metaPage struct {
 	pageSize int64
@@ -250,24 +263,23 @@ type metaPage struct {
 	rootPage uint64
 }
 
-// checkFile looks at a database file before it is mapped, since a page that is mapped and not there ends the process.
+// checkFile looks at a database file before its pages are used: one that is mapped and not there ends the process.
 func checkFile(path string) (size int64, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return 0, fmt.Errorf("opening the database: %w", err)
+		return 0, err
 	}
 	defer f.Close() // it was only read
 	info, err := f.Stat()
 	if err != nil {
-		return 0, fmt.Errorf("opening the database: %w", err)
+		return 0, err
 	}
-	if !info.Mode().IsRegular() {
-		return 0, fmt.Errorf("opening the database %s: it is not a file", path)
+	meta, err := checkMeta(f, info.Size())
+	// After a clean stop the list of free pages is there, and a large file need not be read to find them.
+	if err == nil && (meta.freelist == noFreelist || info.Size() <= alwaysRead) {
+		err = checkPages(f, meta)
 	}
-	if _, err := checkMeta(f, info.Size()); err != nil {
-		return 0, damagedFile(path, err)
-	}
-	return info.Size(), nil
+	return info.Size(), err
 }
 
 // checkMeta reads both meta pages. bbolt would go on with one, silently a transaction short; but the log may have been
@@ -304,7 +316,6 @@ func readMeta(f io.ReaderAt, at int64) (m metaPage, err error) {
 	body := b[metaHeader:]
 	sum := fnv.New64a()
 	sum.Write(body[:metaSummed])
-	le := binary.LittleEndian
 	switch {
 	case le.Uint32(body) != boltMagic:
 		return m, errors.New("it is no database")
