@@ -2,10 +2,13 @@ package node
 
 import (
 	"context"
+	"encoding/hex"
+	"io"
 
 	"bulwark/security/apikey"
 	"bulwark/security/tenant"
 	"bulwark/storage"
+	"bulwark/storage/table"
 )
 
 // A Demo is what a client of the demo project needs.
@@ -29,8 +32,9 @@ var demoID = storage.ID{15: 1}
 
 const demoName = "demo"
 
-const demoSchema = `
-create table notes (
+// demoSQL is the demo's schema as an operator would apply it. Making the demo does not parse it: PostgreSQL's parser takes a
+// second to load and stays in memory. demoSchema is what it compiles to, and a test holds the two together.
+const demoSQL = `create table notes (
   id uuid primary key default gen_random_uuid(),
   user_id uuid not null default auth.uid(),
   body text,
@@ -47,14 +51,14 @@ create policy "owners delete" on notes for delete to authenticated using ((selec
 // returns nil: a demo with open sign-up is nothing to add to somebody's data.
 func (n *Node) Demo(ctx context.Context) (*Demo, error) {
 	by := storage.OperatorActor(storage.System, storage.ID{}, storage.ID{}, demoName, storage.Origin{})
-	table := storage.NewTable[demoRecord](demoName, storage.TenantScope)
+	demos := storage.NewTable[demoRecord](demoName, storage.TenantScope)
 	var rec demoRecord
 	err := n.store.View(ctx, by, storage.Intent{Action: "operator.demo"}, func(r storage.Reader) (err error) {
-		rec, err = table.Get(r, demoID)
+		rec, err = demos.Get(r, demoID)
 		return err
 	})
 	if storage.IsNotFound(err) {
-		if rec, err = n.makeDemo(ctx, by, table); err != nil || rec.Ref == "" {
+		if rec, err = n.makeDemo(ctx, by, demos); err != nil || rec.Ref == "" {
 			return nil, err
 		}
 	}
@@ -64,7 +68,7 @@ func (n *Node) Demo(ctx context.Context) (*Demo, error) {
 	return &Demo{URL: n.ProjectURL(rec.Ref), PublishableKey: rec.Publishable, SecretKey: rec.Secret, CA: string(*n.ca.Load())}, nil
 }
 
-func (n *Node) makeDemo(ctx context.Context, by storage.Actor, table *storage.Table[demoRecord]) (rec demoRecord, err error) {
+func (n *Node) makeDemo(ctx context.Context, by storage.Actor, demos *storage.Table[demoRecord]) (rec demoRecord, err error) {
 	p := n.parts
 	tenants, err := p.directory.Tenants(ctx, by)
 	if err != nil || len(tenants) > 0 {
@@ -88,10 +92,49 @@ func (n *Node) makeDemo(ctx context.Context, by storage.Actor, table *storage.Ta
 	if _, rec.Secret, err = p.keys.Create(ctx, in, apikey.Secret, demoName); err != nil {
 		return rec, err
 	}
-	if _, err = p.sql.Apply(ctx, in, demoSchema); err != nil {
+	schema, err := demoSchema(n.opts.Random)
+	if err != nil {
+		return rec, err
+	}
+	err = n.store.Update(ctx, in, storage.Intent{Action: "schema.apply", Object: project.ID.String()}, func(tx storage.Tx) error {
+		tx.Note("changes", []string{"create table public.notes"})
+		return table.SaveSchema(tx, schema)
+	})
+	if err != nil {
 		return rec, err
 	}
 	return rec, n.store.Update(ctx, by, storage.Intent{Action: "operator.demo", Object: project.Ref}, func(tx storage.Tx) error {
-		return table.Put(tx, demoID, rec)
+		return demos.Put(tx, demoID, rec)
 	})
+}
+
+// demoSchema is what demoSQL compiles to.
+func demoSchema(random io.Reader) (*table.Schema, error) {
+	space := make([]byte, 8)
+	if _, err := io.ReadFull(random, space); err != nil {
+		return nil, err
+	}
+	call := func(name string) *table.Expr { return &table.Expr{Op: table.OpCall, Name: name} }
+	owner := func() *table.Expr {
+		return &table.Expr{Op: table.OpEq, Args: []*table.Expr{call("auth.uid"), {Op: table.OpColumn, Name: "user_id"}}}
+	}
+	policy := func(name string, c table.Command, using, check *table.Expr) table.Policy {
+		return table.Policy{Name: name, Command: c, Roles: []string{"authenticated"}, Using: using, Check: check}
+	}
+	return &table.Schema{Tables: []*table.Table{{
+		Schema: "public", Name: "notes", Space: "t" + hex.EncodeToString(space), RLS: true,
+		Columns: []table.Column{
+			{Name: "id", Type: table.UUID, NotNull: true, Default: call("gen_random_uuid")},
+			{Name: "user_id", Type: table.UUID, NotNull: true, Default: call("auth.uid")},
+			{Name: "body", Type: table.Text},
+			{Name: "created_at", Type: table.Timestamptz, NotNull: true, Default: call("now")},
+		},
+		Keys: []table.Key{{Name: "notes_pkey", Primary: true, Columns: []string{"id"}}},
+		Policies: []table.Policy{
+			policy("owners read", table.Select, owner(), nil),
+			policy("owners insert", table.Insert, nil, owner()),
+			policy("owners update", table.Update, owner(), owner()),
+			policy("owners delete", table.Delete, owner(), nil),
+		},
+	}}}, nil
 }
