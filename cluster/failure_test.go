@@ -262,6 +262,9 @@ func TestLeftovers(t *testing.T) {
 	}
 	c, _ = openFull(t, dir, state, node, id)
 	defer c.Close()
+	if err := c.Ready(within(t, 10*time.Second)); err != nil {
+		t.Fatal(err)
+	}
 	left, err := filepath.Glob(filepath.Join(dir, "*.tmp"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, err)
