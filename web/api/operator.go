@@ -27,8 +27,8 @@ type NodeStatus struct {
 	Applied    uint64       `json:"applied" doc:"the log index up to which entries are applied"`
 	Seal       string       `json:"seal" doc:"file, passphrase or shamir"`
 	Sealed     bool         `json:"sealed" doc:"whether the node lacks its root key"`
-	Shares     int          `json:"shares,omitempty" doc:"shares given so far"`
-	Needed     int          `json:"needed,omitempty" doc:"shares that are needed"`
+	Shares     int          `json:"shares,omitzero" doc:"shares given so far"`
+	Needed     int          `json:"needed,omitzero" doc:"shares that are needed"`
 	Ready      bool         `json:"ready"`
 	Reasons    []string     `json:"reasons,omitempty" doc:"why the node is not ready"`
 	Started    time.Time    `json:"started"`
@@ -59,8 +59,8 @@ type UnsealRequest struct {
 // An UnsealReply says how far the unsealing is.
 type UnsealReply struct {
 	Sealed bool `json:"sealed"`
-	Shares int  `json:"shares,omitempty" doc:"shares given so far"`
-	Needed int  `json:"needed,omitempty" doc:"shares that are needed"`
+	Shares int  `json:"shares,omitzero" doc:"shares given so far"`
+	Needed int  `json:"needed,omitzero" doc:"shares that are needed"`
 }
 
 // A CAReply holds the cluster's root certificate.
