@@ -234,7 +234,7 @@ func TestLimits(t *testing.T) {
 		"4,000 unions":   {"select 1" + strings.Repeat(" union select 1", 2_000), codeTooComplex},
 		"4,000 joins":    {"select 1 from a" + strings.Repeat(" cross join a", 2_000), codeTooComplex},
 		"900 -":          {head + strings.Repeat("- ", 900) + "i = 1)", codeTooComplex},
-		"250 not":        {head + strings.Repeat("not ", 250) + "b)", codeTooComplex},
+		"150 not":        {head + strings.Repeat("not ", 150) + "b)", codeTooComplex},
 		"490 +":          {head + strings.Repeat("i+", 480) + "i = 1)", codeTooComplex},
 		"900 is null":    {head + "b" + strings.Repeat(" isnull", 900) + ")", codeTooComplex},
 		"nested chains":  {head + strings.Repeat("(- - - - ", 350) + "i" + strings.Repeat(")", 350) + " = 1)", codeTooComplex},
@@ -285,7 +285,10 @@ func TestTrapStopsParser(t *testing.T) {
 		if storage.FaultOf(err) != storage.Unavailable {
 			t.Fatalf("got %v", err)
 		}
-		p.parse = nil // is not called again
+		p.parse = func(string) ([]byte, error) {
+			t.Error("the parser was used again")
+			return nil, nil
+		}
 	}
 }
 
@@ -302,6 +305,10 @@ func FuzzCompile(f *testing.F) {
 			}
 			f.Add(string(text))
 		}
+	}
+	// Compiling the WebAssembly takes longer under the fuzzer than one input may.
+	if _, err := shared().Parse(f.Context(), "begin"); err != nil {
+		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, sql string) {
 		s, _, err := compile(t, nil, sql)
