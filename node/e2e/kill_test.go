@@ -32,11 +32,12 @@ func TestKill(t *testing.T) {
 	insert := func(ctx context.Context, p *process) error {
 		mu.Lock()
 		next++
-		id := fmt.Sprintf("00000000-0000-4000-8000-%012d", next)
+		n := next
+		id := fmt.Sprintf("00000000-0000-4000-8000-%012d", n)
 		acked[id] = false
 		mu.Unlock()
 		// The body says its own length, so that a half of it would show.
-		body := id + ":" + strconv.Itoa(next) + ":" + filler(next)
+		body := id + ":" + strconv.Itoa(n) + ":" + filler(n)
 		status, b, err := p.do(ctx, "POST", "/rest/v1/notes", who.AccessToken, map[string]string{"id": id, "body": body})
 		if err != nil {
 			return err
