@@ -27,7 +27,7 @@ func cpu(b *testing.B) time.Duration {
 }
 
 func openBench(b *testing.B, inFlight int) *cluster.Cluster {
-	config := single(b, b.TempDir(), newMemState(), newID(), newID())
+	config := onDisk(b, b.TempDir(), newID(), newID())
 	config.InFlight = inFlight
 	c, err := cluster.Open(config)
 	if err != nil {

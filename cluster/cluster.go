@@ -67,7 +67,7 @@ type Config struct {
 	MaxEntry    int           // bytes of an encoded entry; default entry.MaxEntry
 	MaxBatch    int           // bytes of entries in one write of the log; default 1 MiB
 	MaxWaiting  int           // bytes of entries that wait for the log; default 64 MiB
-	InFlight    int           // batches under way at a time; default 2
+	InFlight    int           // batches under way at a time; default 1
 	SegmentSize int           // bytes of one file of the log, taken from the disk at once; default 16 MiB
 	MarkBytes   int64         // bytes written to the log between marks, after which it is cut; default 64 MiB
 	Trailing    uint64        // entries of the log kept behind a mark, for nodes that lag; default 128
@@ -94,7 +94,7 @@ func (c *Config) check() error {
 	setDefault(&c.MaxEntry, entry.MaxEntry)
 	setDefault(&c.MaxBatch, 1<<20)
 	setDefault(&c.MaxWaiting, 64<<20)
-	setDefault(&c.InFlight, 2)
+	setDefault(&c.InFlight, 1)
 	setDefault(&c.SegmentSize, 16<<20)
 	setDefault(&c.MarkBytes, 64<<20)
 	setDefault(&c.Trailing, 128)
