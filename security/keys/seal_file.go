@@ -69,7 +69,7 @@ func (s *FileSeal) Close(cluster storage.ID, root []byte) (json.RawMessage, erro
 		return nil, storage.Errorf(storage.BadInput, "no_key_file", "the file seal has no key file: name one outside the data folder")
 	}
 	dir := filepath.Dir(s.path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeFolder(dir); err != nil {
 		return nil, fmt.Errorf("making the key file's folder: %w", err)
 	}
 	f, err := os.OpenFile(s.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
@@ -88,6 +88,23 @@ func (s *FileSeal) Close(cluster storage.ID, root []byte) (json.RawMessage, erro
 		return nil, fmt.Errorf("writing the key file: %w", err)
 	}
 	return json.Marshal(fileParams{Path: s.path})
+}
+
+// makeFolder makes dir and what is missing above it, durably: the key file must outlive a power cut that the data does.
+func makeFolder(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if parent != dir {
+		if err := makeFolder(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(parent)
 }
 
 // undo removes the key file of a cluster that did not come to be.
