@@ -26,7 +26,8 @@ import (
 const RootLen = keyLen
 
 func errSealed() error {
-	return storage.Errorf(storage.Unavailable, "sealed", "this node is sealed and serves nothing: run `bulwark operator unseal`")
+	return storage.Errorf(storage.Unavailable, "sealed",
+		"this node is sealed and serves nothing: run `bulwark operator unseal`")
 }
 
 // A Ring finds and changes the keys of scopes. It is safe for concurrent use, and implements storage.Keys.
@@ -89,13 +90,15 @@ type scope struct {
 // another it is refused.
 func (r *Ring) Unseal(root []byte) error {
 	if len(root) != RootLen || subtle.ConstantTimeCompare(root, make([]byte, RootLen)) == 1 {
-		return storage.Errorf(storage.BadInput, "bad_root_key", "the root key must be 32 random bytes: give the key that `bulwark operator init` made")
+		return storage.Errorf(storage.BadInput, "bad_root_key",
+			"the root key must be 32 random bytes: give the key that `bulwark operator init` made")
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if u := r.state.Load(); u != nil {
 		if subtle.ConstantTimeCompare(u.root, root) != 1 {
-			return storage.Errorf(storage.Exists, "already_unsealed", "this node is unsealed already, with another root key: run `bulwark operator seal` first")
+			return storage.Errorf(storage.Exists, "already_unsealed",
+				"this node is unsealed already, with another root key: run `bulwark operator seal` first")
 		}
 		return nil
 	}
@@ -395,7 +398,8 @@ func (u *unsealed) next(id scopeID, versions []uint32, all []*material) (uint32,
 	}
 	if version == math.MaxUint32 || len(m.carried) > maxCarried {
 		m.clear()
-		return 0, nil, storage.Errorf(storage.BadInput, "too_many_rotations", "%s was rotated as often as it can be: make a new one, and move the data", id)
+		return 0, nil, storage.Errorf(storage.BadInput, "too_many_rotations",
+			"%s was rotated as often as it can be: make a new one, and move the data", id)
 	}
 	return version + 1, m, nil
 }

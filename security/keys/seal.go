@@ -77,7 +77,8 @@ func Init(dir string, seal Seal, rand io.Reader) (h *Header, root []byte, err er
 func Protect(dir string, seal Seal, cluster storage.ID, root []byte) (*Header, error) {
 	path := filepath.Join(dir, HeaderFile)
 	if _, err := os.Lstat(path); err == nil {
-		return nil, storage.Errorf(storage.Exists, "already_initialised", "%s exists already: this data folder belongs to a cluster; choose another folder with --data", path)
+		return nil, storage.Errorf(storage.Exists, "already_initialised",
+			"%s exists already: this data folder belongs to a cluster; choose another folder with --data", path)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("looking for %s: %w", path, err)
 	}
@@ -103,7 +104,8 @@ func ReadHeader(dir string) (*Header, error) {
 	path := filepath.Join(dir, HeaderFile)
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, storage.Errorf(storage.NotFound, "not_initialised", "%s is not there: run `bulwark operator init`, or name the right folder with --data", path)
+		return nil, storage.Errorf(storage.NotFound, "not_initialised",
+			"%s is not there: run `bulwark operator init`, or name the right folder with --data", path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("opening the seal's header: %w", err)
@@ -127,7 +129,8 @@ func ReadHeader(dir string) (*Header, error) {
 // parseHeader reads a header. Its errors are to be read after the file's name.
 func parseHeader(b []byte) (*Header, error) {
 	damaged := func(why string) error {
-		return storage.Errorf(storage.Internal, "damaged_header", "is damaged (%s): put back the file from a copy of this data folder", why)
+		return storage.Errorf(storage.Internal, "damaged_header",
+			"is damaged (%s): put back the file from a copy of this data folder", why)
 	}
 	if len(b) > headerMaxSize {
 		return nil, damaged("it is too long")
@@ -194,7 +197,9 @@ func (h *Header) write(path string) error {
 // Open opens seal with the header's parameters and returns the root key, if it is the right one. The caller clears it.
 func (h *Header) Open(seal Seal) (root []byte, err error) {
 	if seal.Kind() != h.Kind {
-		return nil, storage.Errorf(storage.BadInput, "other_seal", "the root key of this data folder is sealed by %q, not by %q: set the seal's kind in the configuration to %q", h.Kind, seal.Kind(), h.Kind)
+		return nil, storage.Errorf(storage.BadInput, "other_seal",
+			"the root key of this data folder is sealed by %q, not by %q: set the seal's kind in the "+
+				"configuration to %q", h.Kind, seal.Kind(), h.Kind)
 	}
 	if root, err = seal.Open(h.Cluster, h.Params); err != nil {
 		return nil, err
@@ -209,7 +214,8 @@ func (h *Header) Open(seal Seal) (root []byte, err error) {
 // Verify says whether root is the root key of the header's cluster.
 func (h *Header) Verify(root []byte) error {
 	if len(root) != RootLen || subtle.ConstantTimeCompare([]byte(rootCheck(h.Cluster, root)), []byte(h.Check)) != 1 {
-		return storage.Errorf(storage.BadInput, "wrong_root_key", "this root key is not the one that cluster %s was made with: give the right key", h.Cluster)
+		return storage.Errorf(storage.BadInput, "wrong_root_key",
+			"this root key is not the one that cluster %s was made with: give the right key", h.Cluster)
 	}
 	return nil
 }
@@ -221,7 +227,8 @@ func rootCheck(cluster storage.ID, root []byte) string {
 }
 
 func damagedParams() error {
-	return storage.Errorf(storage.Internal, "damaged_header", "%s holds parameters that no seal wrote: put back the file from a copy of this data folder", HeaderFile)
+	return storage.Errorf(storage.Internal, "damaged_header",
+		"%s holds parameters that no seal wrote: put back the file from a copy of this data folder", HeaderFile)
 }
 
 // readParams reads the parameters of a seal, strictly.

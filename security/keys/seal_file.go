@@ -43,7 +43,9 @@ func NewFileSeal(dir, path string) (*FileSeal, error) {
 	}
 	inside, err := filepath.Rel(resolve(dir), resolve(path))
 	if err == nil && inside != ".." && !strings.HasPrefix(inside, ".."+string(filepath.Separator)) {
-		return nil, storage.Errorf(storage.BadInput, "key_inside_data", "the key file %s lies inside the data folder, and every copy of the data would carry its own key: choose a place outside %s", path, dir)
+		return nil, storage.Errorf(storage.BadInput, "key_inside_data",
+			"the key file %s lies inside the data folder, and every copy of the data would carry its own key: "+
+				"choose a place outside %s", path, dir)
 	}
 	return &FileSeal{path: path}, nil
 }
@@ -66,7 +68,8 @@ func (s *FileSeal) Kind() Kind { return File }
 // Close writes the key file, which must not exist yet.
 func (s *FileSeal) Close(cluster storage.ID, root []byte) (json.RawMessage, error) {
 	if s.path == "" {
-		return nil, storage.Errorf(storage.BadInput, "no_key_file", "the file seal has no key file: name one outside the data folder")
+		return nil, storage.Errorf(storage.BadInput, "no_key_file",
+			"the file seal has no key file: name one outside the data folder")
 	}
 	dir := filepath.Dir(s.path)
 	if err := makeFolder(dir); err != nil {
@@ -74,7 +77,8 @@ func (s *FileSeal) Close(cluster storage.ID, root []byte) (json.RawMessage, erro
 	}
 	f, err := os.OpenFile(s.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return nil, storage.Errorf(storage.Exists, "key_file_exists", "the key file %s exists already, and may be the only key to some data: name another file, or move it away", s.path)
+		return nil, storage.Errorf(storage.Exists, "key_file_exists",
+			"the key file %s exists already, and may be the only key to some data: name another file, or move it away", s.path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("making the key file: %w", err)
@@ -127,10 +131,12 @@ func (s *FileSeal) Open(cluster storage.ID, params json.RawMessage) ([]byte, err
 	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, storage.Errorf(storage.Unavailable, "key_file_missing", "the key file %s is not there: put it back, or name the place where it is now in the configuration", path)
+		return nil, storage.Errorf(storage.Unavailable, "key_file_missing",
+			"the key file %s is not there: put it back, or name the place where it is now in the configuration", path)
 	}
 	if err != nil {
-		return nil, storage.Errorf(storage.Unavailable, "key_file_unreadable", "the key file %s cannot be opened: make it readable for the user that runs bulwark, and for nobody else", path)
+		return nil, storage.Errorf(storage.Unavailable, "key_file_unreadable",
+			"the key file %s cannot be opened: make it readable for the user that runs bulwark, and for nobody else", path)
 	}
 	defer f.Close()
 	info, err := f.Stat()
@@ -138,10 +144,12 @@ func (s *FileSeal) Open(cluster storage.ID, params json.RawMessage) ([]byte, err
 		return nil, fmt.Errorf("reading the key file's mode: %w", err)
 	}
 	if !info.Mode().IsRegular() {
-		return nil, storage.Errorf(storage.BadInput, "key_file_unreadable", "the key file %s is not a regular file: name the file that `bulwark operator init` made", path)
+		return nil, storage.Errorf(storage.BadInput, "key_file_unreadable",
+			"the key file %s is not a regular file: name the file that `bulwark operator init` made", path)
 	}
 	if openToOthers(info) {
-		return nil, storage.Errorf(storage.BadInput, "key_file_mode", "the key file %s can be read by others (mode %04o): run `chmod 600 %s`, and ask who may have read it", path, info.Mode().Perm(), path)
+		return nil, storage.Errorf(storage.BadInput, "key_file_mode",
+			"the key file %s can be read by others (mode %04o): run `chmod 600 %s`, and ask who may have read it", path, info.Mode().Perm(), path)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, 1024))
 	defer clear(b)
@@ -150,11 +158,14 @@ func (s *FileSeal) Open(cluster storage.ID, params json.RawMessage) ([]byte, err
 	}
 	owner, root, err := parseKeyFile(b)
 	if err != nil {
-		return nil, storage.Errorf(storage.BadInput, "key_file_damaged", "the key file %s is damaged: put it back from its copy", path)
+		return nil, storage.Errorf(storage.BadInput, "key_file_damaged",
+			"the key file %s is damaged: put it back from its copy", path)
 	}
 	if owner != cluster {
 		clear(root)
-		return nil, storage.Errorf(storage.BadInput, "other_cluster", "the key file %s belongs to cluster %s, and this data folder to cluster %s: name the right key file, or the right data folder", path, owner, cluster)
+		return nil, storage.Errorf(storage.BadInput, "other_cluster",
+			"the key file %s belongs to cluster %s, and this data folder to cluster %s: name the right key file, "+
+				"or the right data folder", path, owner, cluster)
 	}
 	return root, nil
 }

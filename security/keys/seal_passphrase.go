@@ -64,7 +64,8 @@ func (s *PassphraseSeal) Close(cluster storage.ID, root []byte) (json.RawMessage
 	}
 	defer clear(passphrase)
 	if len(passphrase) < minPassphraseLen || len(passphrase) > maxPassphrasLen {
-		return nil, storage.Errorf(storage.BadInput, "bad_passphrase", "the passphrase must have %d to %d bytes: take some random words", minPassphraseLen, maxPassphrasLen)
+		return nil, storage.Errorf(storage.BadInput, "bad_passphrase",
+			"the passphrase must have %d to %d bytes: take some random words", minPassphraseLen, maxPassphrasLen)
 	}
 	p := &passphraseParams{
 		Time: argonTime, MemoryKiB: argonMemoryKiB, Threads: argonThreads,
@@ -105,5 +106,6 @@ func (s *PassphraseSeal) Open(cluster storage.ID, params json.RawMessage) ([]byt
 }
 
 func wrongPassphrase() error {
-	return storage.Errorf(storage.BadInput, "wrong_passphrase", "the passphrase is wrong: type it again, exactly as it was chosen")
+	return storage.Errorf(storage.BadInput, "wrong_passphrase",
+		"the passphrase is wrong: type it again, exactly as it was chosen")
 }

@@ -42,7 +42,8 @@ const (
 // NewShamirSeal returns a seal that divides the root key into shares, of which threshold open it again: 2 to 255.
 func NewShamirSeal(threshold, shares int, rand io.Reader) (*ShamirSeal, error) {
 	if threshold < 2 || shares < threshold || shares > maxShares {
-		return nil, storage.Errorf(storage.BadInput, "bad_shares", "%d of %d shares cannot be: take a threshold of at least 2, and at least as many shares, up to %d", threshold, shares, maxShares)
+		return nil, storage.Errorf(storage.BadInput, "bad_shares",
+			"%d of %d shares cannot be: take a threshold of at least 2, and at least as many shares, up to %d", threshold, shares, maxShares)
 	}
 	return &ShamirSeal{rand: rand, threshold: threshold, shares: shares}, nil
 }
@@ -100,14 +101,18 @@ func (s *ShamirSeal) Offer(h *Header, text string) (have, need int, err error) {
 		return have, need, err
 	}
 	if share.Cluster != h.Cluster {
-		return have, need, storage.Errorf(storage.BadInput, "other_cluster", "this share belongs to cluster %s, and this node to cluster %s: give a share of this cluster", share.Cluster, h.Cluster)
+		return have, need, storage.Errorf(storage.BadInput, "other_cluster",
+			"this share belongs to cluster %s, and this node to cluster %s: give a share of this cluster", share.Cluster, h.Cluster)
 	}
 	if string(share.set[:]) != string(p.Set) || share.Threshold != p.Threshold || share.Index > p.Shares {
-		return have, need, storage.Errorf(storage.BadInput, "other_shares", "share %d is of another division of this cluster's key: give a share that was made together with this node's seal", share.Index)
+		return have, need, storage.Errorf(storage.BadInput, "other_shares",
+			"share %d is of another division of this cluster's key: give a share that was made together with "+
+				"this node's seal", share.Index)
 	}
 	for _, other := range s.got {
 		if other.Index == share.Index {
-			return have, need, storage.Errorf(storage.Exists, "duplicate_share", "share %d was given already (have %d of %d): give another one", share.Index, have, need)
+			return have, need, storage.Errorf(storage.Exists, "duplicate_share",
+				"share %d was given already (have %d of %d): give another one", share.Index, have, need)
 		}
 	}
 	if have < need {
@@ -137,7 +142,8 @@ func (s *ShamirSeal) Open(_ storage.ID, params json.RawMessage) ([]byte, error) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.got) < p.Threshold {
-		return nil, storage.Errorf(storage.Unavailable, "more_shares", "have %d of %d shares: give %d more with `bulwark operator unseal`", len(s.got), p.Threshold, p.Threshold-len(s.got))
+		return nil, storage.Errorf(storage.Unavailable, "more_shares",
+			"have %d of %d shares: give %d more with `bulwark operator unseal`", len(s.got), p.Threshold, p.Threshold-len(s.got))
 	}
 	var points []byte
 	var parts [][]byte
@@ -190,7 +196,8 @@ func shareSum(b []byte) []byte {
 
 // ParseShare reads a share's text, in upper or lower case, with or without spaces and dashes between its letters.
 func ParseShare(text string) (Share, error) {
-	mistyped := storage.Errorf(storage.BadInput, "bad_share", "this is not a whole share, or a letter of it is wrong: copy it again, from %q to its end", sharePrefix)
+	mistyped := storage.Errorf(storage.BadInput, "bad_share",
+		"this is not a whole share, or a letter of it is wrong: copy it again, from %q to its end", sharePrefix)
 	if len(text) > maxShareText {
 		return Share{}, mistyped
 	}
@@ -209,7 +216,8 @@ func ParseShare(text string) (Share, error) {
 		return Share{}, mistyped
 	}
 	if len(body) > 0 && body[0] > shareFormat {
-		return Share{}, storage.Errorf(storage.BadInput, "newer_format", "this share has a format that this version of bulwark does not know: run the version that made it, or a newer one")
+		return Share{}, storage.Errorf(storage.BadInput, "newer_format",
+			"this share has a format that this version of bulwark does not know: run the version that made it, or a newer one")
 	}
 	if len(b) != shareLen || body[0] != shareFormat || body[1] < 2 || body[2] == 0 {
 		return Share{}, mistyped

@@ -24,9 +24,12 @@ const (
 )
 
 var (
-	errDamaged     = storage.Errorf(storage.Internal, "damaged_value", "a stored value cannot be opened: it is damaged, or is not where it was written; restore it from a snapshot")
-	errValueFormat = storage.Errorf(storage.Internal, "newer_format", "a stored value has a format that this version of bulwark does not know: run the version that wrote it, or a newer one")
-	errNoVersion   = storage.Errorf(storage.Internal, "key_dropped", "a stored value was sealed under a key version that no longer exists: restore the wrapped keys from a snapshot")
+	errDamaged = storage.Errorf(storage.Internal, "damaged_value",
+		"a stored value cannot be opened: it is damaged, or is not where it was written; restore it from a snapshot")
+	errValueFormat = storage.Errorf(storage.Internal, "newer_format",
+		"a stored value has a format that this version of bulwark does not know: run the version that wrote it, or a newer one")
+	errNoVersion = storage.Errorf(storage.Internal, "key_dropped",
+		"a stored value was sealed under a key version that no longer exists: restore the wrapped keys from a snapshot")
 )
 
 // A valueKey is one version of a working key.
