@@ -68,6 +68,10 @@ func TestSignUpSignInAndOut(t *testing.T) {
 		p.do(t, "GET", "/auth/v1/user", nil, bearer(token)).refused(t, 403, "session_not_found")
 		p.do(t, "PUT", "/auth/v1/user", `{"data":{}}`, bearer(token)).refused(t, 403, "session_not_found")
 		p.do(t, "POST", "/auth/v1/logout", nil, bearer(token)).refused(t, 403, "session_not_found")
+		// Other surfaces read no account: for them it is Caller that looks.
+		if r := p.do(t, "GET", "/who", nil, bearer(token)); r.status != 401 {
+			t.Errorf("a token without a session is %s", r.text)
+		}
 	}
 	p.refresh(t, next.str("refresh_token")).refused(t, 400, "refresh_token_not_found")
 }
@@ -163,7 +167,7 @@ func TestRefusals(t *testing.T) {
 	p := newProject(t)
 	token := p.signUp(t, email, password).str("access_token")
 	long := strings.Repeat("ä", 129)
-	deep := `{"data":` + strings.Repeat("[", 10000) + strings.Repeat("]", 10000) + `}`
+	deep := func(n int) string { return `{"data":` + strings.Repeat("[", n) + strings.Repeat("]", n) + `}` }
 	const unseen = "canary9f3c@example.com"
 	type want struct {
 		status        int
@@ -203,7 +207,9 @@ func TestRefusals(t *testing.T) {
 		"not JSON":        {"POST", "/signup", `{"email":"canary`, nil, want{400, "bad_json", ""}, nil},
 		"a name twice":    {"POST", "/signup", `{"email":"canary@a.b","email":"canary@a.c"}`, nil, want{400, "bad_json", ""}, nil},
 		"not UTF-8":       {"POST", "/signup", "{\"email\":\"canary\xff\"}", nil, want{400, "bad_json", ""}, nil},
-		"deep":            {"POST", "/signup", deep, nil, want{400, "bad_json", ""}, nil},
+		"deep":            {"POST", "/signup", deep(32), nil, want{400, "bad_json", "The body is nested deeper than 32 levels: send it flatter"}, nil},
+		"very deep":       {"POST", "/signup", deep(10000), nil, want{400, "bad_json", "The body is nested deeper than 32 levels: send it flatter"}, nil},
+		"not too deep":    {"POST", "/signup", deep(31), nil, want{422, "anonymous_provider_disabled", ""}, nil},
 		"an array":        {"POST", "/signup", `["canary"]`, nil, want{400, "bad_json", ""}, nil},
 		"empty":           {"POST", "/signup", nil, nil, want{400, "bad_json", ""}, nil},
 		"large":           {"POST", "/signup", `{"email":"` + strings.Repeat("canary", 1<<18) + `"}`, nil, want{413, "request_too_large", ""}, nil},

@@ -1,6 +1,11 @@
 package session_test
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
+	"io"
+	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -34,6 +39,15 @@ func TestRefreshTokens(t *testing.T) {
 			t.Errorf("a malformed token: %d %s", r.status, r.text)
 		}
 	}
+	// Of the right form, for this session and step, but not made by it.
+	raw, err := base64.RawURLEncoding.DecodeString(tokens[2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw[len(raw)-5] ^= 1
+	sum := sha256.Sum256(raw[:len(raw)-4])
+	copy(raw[len(raw)-4:], sum[:])
+	p.refresh(t, base64.RawURLEncoding.EncodeToString(raw)).refused(t, 400, "refresh_token_not_found")
 	p.expectActs(t, m)
 
 	// Within the window every token of the session is answered with the newest, and no step is taken.
@@ -89,4 +103,50 @@ func TestParallelRefreshes(t *testing.T) {
 	if r := p.refresh(t, next); r.status != 200 {
 		t.Errorf("the next step: %s", r.text)
 	}
+}
+
+// onRead does something when the first byte is asked for. A client that expects 100 Continue asks for the first byte of a
+// body when the handler does, which is after the credentials were proven.
+type onRead struct {
+	do   func()
+	then io.Reader
+}
+
+func (r *onRead) Read(b []byte) (int, error) {
+	if r.do != nil {
+		r.do()
+		r.do = nil
+	}
+	return r.then.Read(b)
+}
+
+// A session that ends after the request was let in, and before its work is done, is dead for the work.
+func TestSessionEndsDuringRequest(t *testing.T) {
+	t.Parallel()
+	p := newProject(t)
+	token := p.signUp(t, email, password).str("access_token")
+	body := &onRead{then: strings.NewReader(`{"data":{"late":true}}`), do: func() {
+		if r := p.do(t, "POST", "/auth/v1/logout", nil, bearer(token)); r.status != 204 {
+			t.Errorf("logout: %d %s", r.status, r.text)
+		}
+	}}
+	req, err := http.NewRequestWithContext(t.Context(), "PUT", p.server.URL+"/p/"+p.Ref+"/auth/v1/user", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("apikey", p.public)
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Expect", "100-continue")
+	transport := &http.Transport{ExpectContinueTimeout: time.Minute}
+	t.Cleanup(transport.CloseIdleConnections)
+	m := p.mark(t)
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != 403 {
+		t.Errorf("answered %d", resp.StatusCode)
+	}
+	p.expectActs(t, m, "session.end ok", "account.update denied session_not_found")
 }

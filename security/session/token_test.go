@@ -121,6 +121,10 @@ func TestAccessTokens(t *testing.T) {
 				continue
 			}
 			r.refused(t, 403, c.code)
+			// The algorithm is refused before any key is tried.
+			if by := strings.Contains(r.text, "algorithm"); by != (strings.HasPrefix(name, "alg ") || strings.HasPrefix(name, "HS256") || name == "two parts") {
+				t.Errorf("%s: %s", name, r.text)
+			}
 			if t.Failed() {
 				t.Fatal(name)
 			}
