@@ -502,9 +502,15 @@ func TestSchemaChanges(t *testing.T) {
 		t.Errorf("a row of an older shape: %s, %v", res.Rows, err)
 	}
 	for name, fn := range map[string]func(*table.Table){
-		"42703": func(n *table.Table) { n.Policies = []table.Policy{{Name: "p", Command: table.All, Using: op(table.OpEq, col("none"), lit("1"))}} },
-		"42883": func(n *table.Table) { n.Policies = []table.Policy{{Name: "p", Command: table.All, Using: op(table.OpEq, col("id"), typed(table.Int4, "1"))}} },
-		"22P02": func(n *table.Table) { n.Policies = []table.Policy{{Name: "p", Command: table.All, Using: op(table.OpEq, col("id"), lit("x"))}} },
+		"42703": func(n *table.Table) {
+			n.Policies = []table.Policy{{Name: "p", Command: table.All, Using: op(table.OpEq, col("none"), lit("1"))}}
+		},
+		"42883": func(n *table.Table) {
+			n.Policies = []table.Policy{{Name: "p", Command: table.All, Using: op(table.OpEq, col("id"), typed(table.Int4, "1"))}}
+		},
+		"22P02": func(n *table.Table) {
+			n.Policies = []table.Policy{{Name: "p", Command: table.All, Using: op(table.OpEq, col("id"), lit("x"))}}
+		},
 		"42804": func(n *table.Table) { n.Policies = []table.Policy{{Name: "p", Command: table.All, Using: col("id")}} },
 		"42701": func(n *table.Table) { n.Columns = append(n.Columns, n.Columns[0]) },
 	} {
@@ -588,5 +594,43 @@ func BenchmarkGetByID(b *testing.B) {
 		if res, err := w.query(b, w.alice, "notes", q); err != nil || len(res.Rows) != 1 {
 			b.Fatal(res, err)
 		}
+	}
+}
+
+// An index names columns by their place. When the places change, it is not the same index.
+func TestIndexAfterSchemaChange(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, &table.Table{Schema: "public", Name: "t", Columns: []table.Column{{Name: "x", Type: table.Int4}, {Name: "y", Type: table.Int4}}})
+	if _, err := w.insert(t, w.Service(), "t", recs(rec("x", "1", "y", "2"), rec("x", "2", "y", "1"))); err != nil {
+		t.Fatal(err)
+	}
+	sorted := func(by string) string {
+		var rows [][]byte
+		for range 3 {
+			res, err := w.query(t, w.Service(), "t", table.Query{Order: []table.Order{{Column: by}}, Columns: []table.Output{{Column: by}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			rows = res.Rows
+		}
+		return string(bytes.Join(rows, nil))
+	}
+	if got := sorted("x"); got != `{"x":1}{"x":2}` {
+		t.Errorf("by x: %s", got)
+	}
+	by := storage.OperatorActor(w.Tenant, w.Project, storage.ID{}, "test", storage.Origin{})
+	err := w.DB.Update(t.Context(), by, storage.Intent{Action: "schema.apply"}, func(tx storage.Tx) error {
+		s, err := table.ReadSchema(tx)
+		if err != nil {
+			return err
+		}
+		slices.Reverse(s.Tables[0].Columns)
+		return table.SaveSchema(tx, s)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := sorted("y"); got != `{"y":1}{"y":2}` {
+		t.Errorf("by y: %s", got)
 	}
 }
