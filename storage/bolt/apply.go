@@ -37,6 +37,7 @@ func (db *DB) Apply(index uint64, entries []*entry.Entry) (outcomes []entry.Outc
 	}
 
 	a := applier{db: db, revision: db.active.revision}
+	a.init()
 	a.layers = [2]*layer{db.active, db.flushing}
 	a.begin = func() (*bbolt.Tx, error) { return db.bolt.Begin(false) }
 	// A page that cannot be read, or is damaged, shows as a fault or panic here. The batch may then be half in the overlay,

@@ -31,7 +31,7 @@ func rowEntry(r *rand.Rand, n uint64) *entry.Entry {
 	key := random(16)
 	e.Scopes = []entry.ScopePoint{{Tenant: e.Tenant, Project: benchRows.Project}}
 	e.Points = []entry.Point{{Space: benchIndex, Key: key}}
-	e.Writes = []entry.Write{{Space: benchRows, Key: row, Value: random(1126)}, {Space: benchIndex, Key: key, Value: random(36)}}
+	e.Writes = []entry.Write{{Space: benchRows, Key: row, Value: random(1170)}, {Space: benchIndex, Key: key, Value: random(36)}}
 	e.Leaves = []entry.Leaf{{Hash: [32]byte(random(32)), Sealed: random(350)}}
 	return e
 }
@@ -141,7 +141,7 @@ func BenchmarkSpace(b *testing.B) {
 				}
 				s := db.Stats()
 				b.ReportMetric(float64(s.FileSize)/rows, "B/row")
-				b.ReportMetric(float64(s.FileSize-int64(s.FreePages*s.PageSize))/rows, "B/row-used")
+				b.ReportMetric(float64(s.UsedSize-int64(s.FreePages*s.PageSize))/rows, "B/row-used")
 				if err := db.Close(); err != nil {
 					b.Fatal(err)
 				}

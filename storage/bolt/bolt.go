@@ -218,7 +218,8 @@ func (db *DB) Failed() error {
 // Stats are numbers for an operator.
 type Stats struct {
 	FileSize     int64 // bytes
-	FreePages    int   // pages of the file that the next flushes reuse
+	UsedSize     int64 // bytes up to the last page in use
+	FreePages    int   // pages below that which later flushes reuse
 	PageSize     int
 	OverlayBytes int // applied and not yet in the file
 	Index        uint64
@@ -228,11 +229,17 @@ type Stats struct {
 
 // Stats returns the numbers as they are.
 func (db *DB) Stats() Stats {
-	s := Stats{PageSize: db.bolt.Info().PageSize, Persisted: db.Persisted()}
+	s := Stats{Persisted: db.Persisted()}
+	// A closed DB has no such numbers.
+	if tx, err := db.bolt.Begin(false); err == nil {
+		s.PageSize, s.UsedSize = db.bolt.Info().PageSize, tx.Size()
+		_ = tx.Rollback()
+	}
 	if info, err := os.Stat(db.bolt.Path()); err == nil {
 		s.FileSize = info.Size()
 	}
-	s.FreePages = db.bolt.Stats().FreePageN
+	stats := db.bolt.Stats()
+	s.FreePages = stats.FreePageN + stats.PendingPageN
 	s.Index, s.Revision = db.Applied()
 	db.mu.Lock()
 	defer db.mu.Unlock()

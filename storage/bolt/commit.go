@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"time"
 
 	bbolt "go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
 
 	"bulwark/storage/entry"
 )
@@ -136,16 +136,37 @@ func fill(tx *bbolt.Tx, l *layer) error {
 }
 
 func destroyBuckets(tx *bbolt.Tx, m mask) error {
-	var err error
 	if m.whole {
-		err = tx.DeleteBucket(tenantBucket(m.tenant))
-	} else if t := tx.Bucket(tenantBucket(m.tenant)); t != nil {
-		err = t.DeleteBucket(projectBucket(m.project))
+		if tx.Bucket(tenantBucket(m.tenant)) == nil {
+			return nil
+		}
+		return deleteBucket(tx.Cursor().Bucket(), tenantBucket(m.tenant))
 	}
-	if errors.Is(err, berrors.ErrBucketNotFound) {
+	t := tx.Bucket(tenantBucket(m.tenant))
+	if t == nil || t.Bucket(projectBucket(m.project)) == nil {
 		return nil
 	}
-	return err
+	return deleteBucket(t, projectBucket(m.project))
+}
+
+// deleteBucket deletes a bucket, the ones inside it first. bbolt itself removes those while it walks over them: in a bucket
+// that the transaction changed before, it then passes over every other one and loses its pages.
+func deleteBucket(parent *bbolt.Bucket, name []byte) error {
+	child := parent.Bucket(name)
+	var inside [][]byte
+	err := child.ForEachBucket(func(k []byte) error {
+		inside = append(inside, bytes.Clone(k))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, k := range inside {
+		if err := deleteBucket(child, k); err != nil {
+			return err
+		}
+	}
+	return parent.DeleteBucket(name)
 }
 
 // How full a page is made before it is split. Rows and leaves arrive in the order of their keys, so a page that is full

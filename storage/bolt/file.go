@@ -213,8 +213,12 @@ func openFile(path string, size int64, readOnly bool) (*bbolt.DB, error) {
 	case err != nil:
 		return nil, fmt.Errorf("opening the database %s: %w", path, err)
 	}
+	file.AllocSize = growBy
 	return file, nil
 }
+
+// growBy is the step, in bytes, in which the file grows: each costs a sync, and on average half of one is unused.
+const growBy = 4 << 20
 
 // mapSize is how much address space to set aside. Mapping anew waits for every open snapshot, so there should be room
 // for the file to grow. On Windows the file itself would grow to that size, and 32 bits have no room.

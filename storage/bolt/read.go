@@ -25,7 +25,13 @@ type reader struct {
 	key    []byte                    // scratch
 
 	tables []openTable
+
+	keyBuf   [160]byte
+	tableBuf [2]openTable
 }
+
+// init gives the reader room of its own for what most transactions need.
+func (r *reader) init() { r.key, r.tables = r.keyBuf[:0], r.tableBuf[:0] }
 
 // An openTable remembers a table's bucket (nil where it has none), since finding it costs three look-ups.
 type openTable struct {

@@ -40,6 +40,7 @@ func (db *DB) Snapshot() (storage.Snapshot, error) {
 		}
 		if tx.ID() <= v.maxTx {
 			s := &snapshot{view: v}
+			s.init()
 			s.tx = tx
 			s.layers = [2]*layer{v.active, v.flushing}
 			return s, nil
