@@ -25,8 +25,8 @@ type Account struct {
 	Metadata   jsontext.Value `cbor:"m"` // user_metadata: a JSON object that the person writes
 	Created    time.Time      `cbor:"c"`
 	Updated    time.Time      `cbor:"u"`
-	Confirmed  time.Time      `cbor:"f"` // zero: the address is not confirmed
-	LastSignIn time.Time      `cbor:"l"`
+	Confirmed  time.Time      `cbor:"f,omitzero"` // zero: the address is not confirmed
+	LastSignIn time.Time      `cbor:"l,omitzero"`
 }
 
 var accounts = storage.NewTable[Account]("account", storage.TenantScope,

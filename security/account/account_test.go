@@ -207,7 +207,7 @@ func TestPepper(t *testing.T) {
 		return p
 	}
 	long := strings.Repeat("x", 100)
-	if pepper(w.Tenant, long) != pepper(w.Tenant, long) {
+	if first := pepper(w.Tenant, long); first != pepper(w.Tenant, long) {
 		t.Error("the pepper of a password changes")
 	}
 	seen := map[Peppered]string{}

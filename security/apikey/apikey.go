@@ -28,10 +28,10 @@ type record struct {
 	Hint    string     `cbor:"h"`
 	Hash    []byte     `cbor:"s"`
 	Created time.Time  `cbor:"c"`
-	Rotated time.Time  `cbor:"r"`
-	Revoked time.Time  `cbor:"x"`
-	Of      storage.ID `cbor:"o"`
-	Until   time.Time  `cbor:"u"`
+	Rotated time.Time  `cbor:"r,omitzero"`
+	Revoked time.Time  `cbor:"x,omitzero"`
+	Of      storage.ID `cbor:"o,omitzero"`
+	Until   time.Time  `cbor:"u,omitzero"`
 }
 
 func byHash(r *record) []byte { return r.Hash }

@@ -77,7 +77,7 @@ type record struct {
 	Key       []byte     `cbor:"k"` // of its refresh tokens
 	Counter   uint64     `cbor:"n"` // of the refresh token that is next
 	Created   time.Time  `cbor:"c"`
-	Refreshed time.Time  `cbor:"r"` // zero: never
+	Refreshed time.Time  `cbor:"r,omitzero"` // zero: never
 	Agent     string     `cbor:"u"`
 	Address   string     `cbor:"i"`
 	AAL       string     `cbor:"l"`

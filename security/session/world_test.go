@@ -66,7 +66,7 @@ type project struct {
 	publicKey      apikey.Key
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{clock: &clock{now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}, log: &bytes.Buffer{}}
 	w.World = storagetest.NewWorldAt(t, storagetest.NewEngine(), w.clock.Now)
@@ -111,7 +111,7 @@ func console(tenant, project storage.ID) storage.Actor {
 	return storage.OperatorActor(tenant, project, storage.ID{}, "console", storage.Origin{})
 }
 
-func (w *world) project(t *testing.T, name string, set tenant.Settings) *project {
+func (w *world) project(t testing.TB, name string, set tenant.Settings) *project {
 	t.Helper()
 	made, err := w.tenants.CreateProject(t.Context(), console(w.tenant, storage.ID{}), name, set)
 	if err != nil {
@@ -128,7 +128,7 @@ func (w *world) project(t *testing.T, name string, set tenant.Settings) *project
 }
 
 // newProject returns a project in which anybody may sign up, in a world of its own.
-func newProject(t *testing.T) *project {
+func newProject(t testing.TB) *project {
 	t.Helper()
 	return newWorld(t).project(t, "app", tenant.Settings{SignUp: true, AutoConfirm: true})
 }
@@ -147,7 +147,7 @@ func (r reply) str(name string) string {
 }
 
 // do sends a request to the project, with its publishable key unless the headers have one ("apikey: " sends none).
-func (p *project) do(t *testing.T, method, path string, body any, headers ...string) reply {
+func (p *project) do(t testing.TB, method, path string, body any, headers ...string) reply {
 	t.Helper()
 	var in io.Reader
 	switch b := body.(type) {
@@ -194,7 +194,7 @@ func (p *project) do(t *testing.T, method, path string, body any, headers ...str
 func bearer(token string) string { return "Authorization: Bearer " + token }
 
 // signUp makes an account and returns its first session.
-func (p *project) signUp(t *testing.T, email, password string) reply {
+func (p *project) signUp(t testing.TB, email, password string) reply {
 	t.Helper()
 	r := p.do(t, "POST", "/auth/v1/signup", map[string]any{"email": email, "password": password})
 	if r.status != 200 || r.str("access_token") == "" {
@@ -203,12 +203,12 @@ func (p *project) signUp(t *testing.T, email, password string) reply {
 	return r
 }
 
-func (p *project) signIn(t *testing.T, email, password string) reply {
+func (p *project) signIn(t testing.TB, email, password string) reply {
 	t.Helper()
 	return p.do(t, "POST", "/auth/v1/token?grant_type=password", map[string]any{"email": email, "password": password})
 }
 
-func (p *project) refresh(t *testing.T, token string, headers ...string) reply {
+func (p *project) refresh(t testing.TB, token string, headers ...string) reply {
 	t.Helper()
 	return p.do(t, "POST", "/auth/v1/token?grant_type=refresh_token", map[string]any{"refresh_token": token}, headers...)
 }
