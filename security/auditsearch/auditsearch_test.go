@@ -228,7 +228,6 @@ func TestBadQueries(t *testing.T) {
 		"after":  {After: "x1"},
 		"order":  {After: "n1", OldestFirst: true},
 		"facets": {Facets: []string{"object"}},
-		"year":   {Filter: audit.Filter{From: time.Date(1200, 1, 1, 0, 0, 0, 0, time.UTC)}},
 	} {
 		if _, err := l.index.Search(t.Context(), l.operator(), q); storage.FaultOf(err) != storage.BadInput {
 			t.Errorf("%s: %v", name, err)
@@ -445,25 +444,34 @@ func TestDamageIsRebuilt(t *testing.T) {
 	type damage struct {
 		name    string
 		do      func()
-		rebuilt bool
+		rebuilt string // "yes", "no", or "" where bleve may have an older state to go on from
+	}
+	// segment is a segment in use: the first that the manifest lists.
+	segment := func() string {
+		b, err := os.ReadFile(files("manifest")[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, _, _ := strings.Cut(string(b), " ")
+		return filepath.Join(l.folder(), name)
 	}
 	cases := []damage{
-		{"nothing", func() {}, false},
-		{"all lost", func() { os.RemoveAll(l.dir) }, false}, // a new index needs no words
-		{"root lost", func() { os.Remove(files("root.bolt")[0]) }, false},
-		{"root cut", func() { change(files("root.bolt")[0], half) }, true},
-		{"root empty", func() { change(files("root.bolt")[0], func([]byte) []byte { return nil }) }, true},
-		{"segment lost", func() { os.Remove(files("*.zap")[0]) }, true},
-		{"segment cut", func() { change(files("*.zap")[0], half) }, true},
-		{"segment empty", func() { change(files("*.zap")[0], func([]byte) []byte { return nil }) }, true},
-		{"manifest lost", func() { os.Remove(files("manifest")[0]) }, true},
-		{"manifest cut", func() { change(files("manifest")[0], half) }, true},
-		{"manifest flipped", func() { change(files("manifest")[0], flipAt(0.5)) }, true},
-		{"key changed", func() { l.keys.set(1, nil) }, true},
+		{"nothing", func() {}, "no"},
+		{"all lost", func() { os.RemoveAll(l.dir) }, "no"}, // a new index needs no words
+		{"root lost", func() { os.Remove(files("root.bolt")[0]) }, "no"},
+		{"root cut", func() { change(files("root.bolt")[0], func(b []byte) []byte { return b[:8192] }) }, "yes"},
+		{"root empty", func() { change(files("root.bolt")[0], func([]byte) []byte { return nil }) }, "yes"},
+		{"segment lost", func() { os.Remove(segment()) }, ""},
+		{"segment cut", func() { change(segment(), half) }, "yes"},
+		{"segment empty", func() { change(segment(), func([]byte) []byte { return nil }) }, "yes"},
+		{"manifest lost", func() { os.Remove(files("manifest")[0]) }, "yes"},
+		{"manifest cut", func() { change(files("manifest")[0], half) }, "yes"},
+		{"manifest flipped", func() { change(files("manifest")[0], flipAt(0.5)) }, "yes"},
+		{"key changed", func() { l.keys.set(1, nil) }, "yes"},
 	}
-	for i := range 20 {
+	for i := range 10 {
 		cases = append(cases, damage{fmt.Sprintf("segment flipped %d", i),
-			func() { change(files("*.zap")[0], flipAt(float64(i)/19)) }, true})
+			func() { change(segment(), flipAt(float64(i)/9)) }, "yes"})
 	}
 	for _, c := range cases {
 		l.index.Close()
@@ -474,14 +482,14 @@ func TestDamageIsRebuilt(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: found %v", c.name, got)
 		}
-		if said := strings.Contains(l.log.String(), "rebuilding"); said != c.rebuilt {
-			t.Errorf("%s: rebuilt: %v, want %v: %s", c.name, said, c.rebuilt, l.log)
+		if said := strings.Contains(l.log.String(), "rebuilding"); said && c.rebuilt == "no" || !said && c.rebuilt == "yes" {
+			t.Errorf("%s: rebuilt: %v, want %s: %s", c.name, said, c.rebuilt, l.log)
 		}
 	}
 	// A flip in bleve's own database may stay without effect, but never changes an answer.
-	for i := range 40 {
+	for i := range 15 {
 		l.index.Close()
-		change(files("root.bolt")[0], flipAt(float64(i)/39))
+		change(files("root.bolt")[0], flipAt(float64(i)/14))
 		l.open(t)
 		if got := positions(l.search(t, audit.Query{Text: "needle"})); !slices.Equal(got, want) {
 			t.Errorf("root flipped %d: found %v", i, got)

@@ -22,7 +22,7 @@ import (
 	"bulwark/storage"
 )
 
-// The fields of the index. All but time and text are keywords: one term, as it is.
+// The fields of the index. All but text are keywords: a term as it is.
 const (
 	fieldAction    = "action"
 	fieldCategory  = "category"
@@ -35,7 +35,7 @@ const (
 	fieldAddress   = "addr"
 	fieldSession   = "session"
 	fieldRequest   = "request"
-	fieldTime      = "time"
+	fieldTime      = "time"  // see timeShifts
 	fieldText      = "text"  // words; where a query names no field
 	fieldWindow    = "w"     // see windowTerm
 	maxKeyword     = 256     // bytes of a keyword that are indexed
@@ -70,7 +70,6 @@ func newSchema() (*schema, error) {
 	text := mapping.NewTextFieldMapping()
 	text.Analyzer = textAnalyzer
 	m.DefaultMapping.AddFieldMappingsAt(fieldText, text)
-	m.DefaultMapping.AddFieldMappingsAt(fieldTime, mapping.NewDateTimeFieldMapping())
 	return &schema{mapping: m, words: m.AnalyzerNamed(textAnalyzer), keyword: m.AnalyzerNamed(keyword.Name)}, nil
 }
 
@@ -118,9 +117,8 @@ func (s *schema) document(position uint64, r *audit.Record) *document.Document {
 	for level := uint(smallWindow); level <= largeWindow; level += windowStep {
 		word(fieldWindow, windowTerm(level, position))
 	}
-	// A time that the field cannot hold is found by everything but its time.
-	if t, err := document.NewDateTimeFieldWithIndexingOptions(fieldTime, nil, r.Time, "", keywordOptions); err == nil {
-		d.AddField(t)
+	for level, shift := range timeShifts() {
+		word(fieldTime, timeTerm(level, micros(r.Time)>>shift))
 	}
 	if text := textOf(r); text != "" {
 		d.AddField(document.NewTextFieldCustom(fieldText, nil, []byte(text), textOptions, s.words))

@@ -83,30 +83,30 @@ func (r *registry) asyncError(err error, path string) {
 
 // aead returns the cipher of one file. Each file has a key of its own, made from its name: so a file cannot take another's
 // place, and no key sees as many values as random nonces allow (2^32; NIST SP 800-38D, section 8.3).
-func (r *registry) aead(file string) (cipher.AEAD, string, error) {
+func (r *registry) aead(file string) (cipher.AEAD, *folder, error) {
 	f, err := r.find(file)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	key, err := hkdf.Key(sha256.New, f.key, nil, "bulwark audit index file "+filepath.Base(file), 32)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	block, err := aes.NewCipher(key)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	a, err := cipher.NewGCMWithRandomNonce(block)
-	return a, f.keyID, err
+	return a, f, err
 }
 
 // writer is bleve's WriterHook. The id that it returns is the key's: bleve stores it in clear beside what is sealed.
 func (r *registry) writer(context []byte) (string, func([]byte) []byte, error) {
-	a, id, err := r.aead(string(context))
+	a, f, err := r.aead(string(context))
 	if err != nil {
 		return "", nil, err
 	}
-	return id, func(plain []byte) []byte {
+	return f.keyID, func(plain []byte) []byte {
 		if len(plain) == 0 { // bleve writes lengths in front of values, and takes nothing for nothing
 			return plain
 		}
@@ -119,17 +119,26 @@ func (r *registry) reader(id string, context []byte) (func([]byte) ([]byte, erro
 	if id == "" && len(context) == 0 {
 		return nil, nil
 	}
-	a, want, err := r.aead(string(context))
+	a, f, err := r.aead(string(context))
 	if err != nil {
 		return nil, err
 	}
-	if id != want {
+	if id != f.keyID {
 		return nil, fmt.Errorf("opening the audit index: %q is not sealed under the present key", filepath.Base(string(context)))
 	}
 	return func(sealed []byte) ([]byte, error) {
 		if len(sealed) == 0 {
 			return sealed, nil
 		}
-		return a.Open(nil, nil, sealed, nil)
+		plain, err := a.Open(nil, nil, sealed, nil)
+		if err != nil {
+			// bleve flattens errors on their way: so the folder remembers.
+			failed := errSealed
+			f.failed.CompareAndSwap(nil, &failed)
+			return nil, errSealed
+		}
+		return plain, nil
 	}, nil
 }
+
+var errSealed = errors.New("a value of the audit index does not open: it was altered, or is not of this index")

@@ -15,6 +15,7 @@ import (
 
 	"github.com/blevesearch/bleve/v2/index/scorch"
 	bleve "github.com/blevesearch/bleve_index_api"
+	"go.etcd.io/bbolt"
 
 	"bulwark/security/audit"
 	"bulwark/storage"
@@ -127,6 +128,10 @@ func (o *openIndex) load(fresh bool) error {
 		return fmt.Errorf("preparing the audit index: %w", err)
 	}
 	if !fresh {
+		if err := checkRoot(filepath.Join(o.path, "root.bolt")); err != nil {
+			o.bleve = nil
+			return &damaged{err}
+		}
 		if o.macs, err = checkManifest(o.path, o.folder.key); err != nil {
 			o.bleve = nil
 			return &damaged{err}
@@ -146,6 +151,36 @@ func (o *openIndex) load(fresh bool) error {
 		return errors.Join(syncFolder(o.path), syncFolder(filepath.Dir(o.path)))
 	}
 	return o.loadPosition()
+}
+
+// checkRoot reads all of bleve's own database here, where a fault is caught: bleve would read it in goroutines of its own,
+// where a file that was cut short ends the process.
+func checkRoot(path string) error {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second, PreLoadFreelist: true})
+	if err != nil {
+		return err
+	}
+	err = guard(func() error {
+		return db.View(func(tx *bbolt.Tx) error {
+			// The pages up to the highest that was ever used must be there, free ones too.
+			if info, err := os.Stat(path); err != nil || info.Size() < tx.Size() {
+				return errors.New("its root is cut short")
+			}
+			return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error { return readBucket(b) })
+		})
+	})
+	return errors.Join(err, db.Close())
+}
+
+func readBucket(b *bbolt.Bucket) error {
+	return b.ForEach(func(k, v []byte) error {
+		if v == nil {
+			if inner := b.Bucket(k); inner != nil {
+				return readBucket(inner)
+			}
+		}
+		return nil
+	})
 }
 
 func (o *openIndex) positionValue() []byte {

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/blevesearch/bleve/v2/search/query"
@@ -61,10 +60,7 @@ func compile(q audit.Query) (*compiled, error) {
 			return nil, badQuery("facets", "facets can be counted for %s", strings.Join(facetFields(), ", "))
 		}
 	}
-	parts, err := filterQueries(&q.Filter)
-	if err != nil {
-		return nil, err
-	}
+	parts := filterQueries(&q.Filter)
 	if strings.TrimSpace(q.Text) != "" {
 		text, err := parseText(q.Text)
 		if err != nil {
@@ -96,7 +92,7 @@ func facetFields() []string {
 
 // filterQueries may find more than the filter chooses, where a value is longer than what is indexed: what is found is
 // matched once more.
-func filterQueries(f *audit.Filter) ([]query.Query, error) {
+func filterQueries(f *audit.Filter) []query.Query {
 	var parts []query.Query
 	term := func(field, value string) {
 		if value != "" {
@@ -124,24 +120,9 @@ func filterQueries(f *audit.Filter) ([]query.Query, error) {
 	term(fieldSession, f.Session)
 	term(fieldRequest, f.Request)
 	if f.From.IsZero() && f.To.IsZero() {
-		return parts, nil
+		return parts
 	}
-	q, err := timeRange(f.From, f.To, true, false)
-	if err != nil {
-		return nil, err
-	}
-	return append(parts, q), nil
-}
-
-func timeRange(from, to time.Time, withFrom, withTo bool) (query.Query, error) {
-	for _, t := range []time.Time{from, to} {
-		if !t.IsZero() && (t.Year() < 1700 || t.Year() > 2250) {
-			return nil, badQuery("time", "times must be between the years 1700 and 2250")
-		}
-	}
-	q := query.NewDateRangeInclusiveQuery(from, to, &withFrom, &withTo)
-	q.SetField(fieldTime)
-	return q, nil
+	return append(parts, timeRange(f.From, f.To, true, false))
 }
 
 // parseText reads bleve's query-string syntax, and refuses what would cost too much or can find nothing.
@@ -231,7 +212,7 @@ func check(q query.Query) (query.Query, error) {
 		if q.Field() != fieldTime {
 			return nil, badQuery("text", "only the field time has ranges of times: write time:>\"2006-01-02T15:04:05Z\"")
 		}
-		return timeRange(q.Start.Time, q.End.Time, q.InclusiveStart != nil && *q.InclusiveStart, q.InclusiveEnd != nil && *q.InclusiveEnd)
+		return timeRange(q.Start.Time, q.End.Time, isTrue(q.InclusiveStart), isTrue(q.InclusiveEnd)), nil
 	case *query.NumericRangeQuery:
 		if q.Field() == "" || q.Min != nil && q.Max != nil { // beside the match of a number, as text
 			return nil, nil
@@ -244,6 +225,8 @@ func check(q query.Query) (query.Query, error) {
 	}
 	return nil, badQuery("text", "a query of this kind is not supported")
 }
+
+func isTrue(b *bool) bool { return b != nil && *b }
 
 func checkAll(in []query.Query) ([]query.Query, error) {
 	var out []query.Query

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/blevesearch/bleve/v2/search"
 	"github.com/blevesearch/bleve/v2/search/query"
@@ -103,6 +102,7 @@ type finder struct {
 	query  *compiled
 	size   uint64
 	page   *audit.Page
+	open   *openIndex
 	reader bleve.IndexReader
 }
 
@@ -112,7 +112,7 @@ func (f *finder) run(o *openIndex) error {
 		return &damaged{err}
 	}
 	defer r.Close()
-	f.reader = r
+	f.open, f.reader = o, r
 	if err := f.walk(); err != nil {
 		return err
 	}
@@ -204,7 +204,7 @@ func (f *finder) find(w span, level uint) (positions []uint64, tooMany bool, err
 func (f *finder) each(q query.Query, fn func(bleve.IndexInternalID) (bool, error)) error {
 	s, err := q.Searcher(f.ctx, f.reader, f.index.schema.mapping, search.SearcherOptions{Score: "none"})
 	if err != nil {
-		return f.searchError(err)
+		return f.startError(err)
 	}
 	defer s.Close()
 	sc := &search.SearchContext{DocumentMatchPool: search.NewDocumentMatchPool(s.DocumentMatchPoolSize()+1, 0), IndexReader: f.reader}
@@ -231,11 +231,16 @@ func (f *finder) searchError(err error) error {
 	if f.ctx.Err() != nil {
 		return timedOut(f.ctx)
 	}
-	// bleve refuses what expands to too many terms in words of its own; they hold no values.
-	if strings.Contains(err.Error(), "TooManyClauses") {
-		return badQuery("text", "the query stands for too many words: write more of each word before * or ~")
-	}
 	return &damaged{err}
+}
+
+// startError tells an index that does not open its values from a query that bleve refuses: only the former is a reason to
+// rebuild, or anybody who may search could ask for that.
+func (f *finder) startError(err error) error {
+	if f.ctx.Err() == nil && f.open.folder.failed.Load() == nil {
+		return badQuery("text", "the query cannot be run: use fewer words with * or ~, and write more of each")
+	}
+	return f.searchError(err)
 }
 
 // collect opens the events at positions and adds those that the filter chooses, until the page is full.
@@ -244,7 +249,7 @@ func (f *finder) collect(positions []uint64) (full bool, err error) {
 		missing := f.query.Limit - len(f.page.Events)
 		part := positions[:min(len(positions), missing+1)] // one more than fits says whether there is a next page
 		positions = positions[len(part):]
-		events, err := f.open(part)
+		events, err := f.texts(part)
 		if err != nil {
 			return false, err
 		}
@@ -269,35 +274,31 @@ func (f *finder) collect(positions []uint64) (full bool, err error) {
 // nearby is how many events are read and dropped rather than asking the store once more.
 const nearby = 128
 
-// open returns the texts of the events at positions, which are in the query's order.
-func (f *finder) open(positions []uint64) ([][]byte, error) {
+// texts returns the texts of the events at positions, which are in the query's order.
+func (f *finder) texts(positions []uint64) ([][]byte, error) {
 	sorted := slices.Clone(positions)
 	slices.Sort(sorted)
-	texts := make(map[uint64][]byte, len(sorted))
+	found := make(map[uint64][]byte, len(sorted))
 	for len(sorted) > 0 {
+		before := len(found)
 		err := f.index.cfg.History.Events(f.ctx, f.by, f.to, sorted[0], func(position uint64, _ [32]byte, event []byte) bool {
 			if position != sorted[0] {
 				return position < sorted[0]
 			}
-			texts[position] = slices.Clone(event)
+			found[position] = slices.Clone(event)
 			sorted = sorted[1:]
 			return len(sorted) > 0 && sorted[0]-position <= nearby
 		})
 		if err != nil {
 			return nil, err
 		}
-		if len(sorted) > 0 && len(texts) > 0 {
-			if _, stuck := texts[sorted[0]]; stuck {
-				return nil, fmt.Errorf("event %d came twice", sorted[0])
-			}
-		}
-		if len(texts) == 0 {
+		if len(found) == before {
 			return nil, &damaged{fmt.Errorf("it names event %d, which is not in the log", sorted[0])}
 		}
 	}
 	out := make([][]byte, len(positions))
 	for i, p := range positions {
-		out[i] = texts[p]
+		out[i] = found[p]
 	}
 	return out, nil
 }
