@@ -115,7 +115,7 @@ func (d decimal) digit(i int) byte {
 func (d decimal) compare(e decimal) int {
 	switch {
 	case d.sign() != e.sign():
-		return d.sign() - e.sign()
+		return sign(int64(d.sign()), int64(e.sign()))
 	case d.neg:
 		return e.magnitude(d)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // A literal that is accepted has a text form that is read back as an equal value, and a JSON form that is valid and is
@@ -34,6 +35,9 @@ func FuzzLiteral(f *testing.F) {
 		}
 		if end := skipValue([]byte(string(raw)+"}"), 0); end != len(raw) {
 			t.Fatalf("%s %q: its stored form ends at %d of %d", ty, s, end, len(raw))
+		}
+		if string(raw) == "null" {
+			return // JSON's null is kept as SQL's
 		}
 		back, err := fromStored(ty, raw)
 		if err != nil || v.k != kJSON && compare(v, back) != 0 || v.k == kJSON && back.s != v.s {
@@ -103,7 +107,7 @@ func FuzzLike(f *testing.F) {
 	f.Add("", "%%")
 	f.Add("äb", "_b")
 	f.Fuzz(func(t *testing.T, text, pattern string) {
-		if len(text) > 12 || len(pattern) > 12 || strings.ToValidUTF8(text+pattern, "") != text+pattern {
+		if len(text) > 12 || len(pattern) > 12 || !utf8.ValidString(text) || !utf8.ValidString(pattern) {
 			return
 		}
 		got, err := like(text, pattern)

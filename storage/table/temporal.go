@@ -12,6 +12,7 @@ const (
 	endless      = math.MaxInt64
 	beginless    = math.MinInt64
 	microsPerDay = 24 * 60 * 60 * 1_000_000
+	firstInstant = -719_162 * microsPerDay // the first of January of the year 1
 )
 
 // parseInstant reads ISO 8601 as PostgreSQL's input does: a date, then optionally a time and a zone. A text without a
@@ -54,7 +55,8 @@ func parseInstant(text string) (micros int64, ok bool) {
 		return 0, false
 	}
 	zone, ok := parseZone(strings.TrimSpace(s))
-	return micros + clock - zone, ok
+	micros += clock - zone
+	return micros, ok && micros >= firstInstant // a zone may push the first day into a year that has no form here
 }
 
 func parseClock(s string) (micros int64, rest string, ok bool) {

@@ -234,6 +234,9 @@ func (w *write) fill(values []value, record Record, listed []bool, missingDefaul
 			if v, err = w.eval(w.t.defaults[i]); err == nil {
 				err = checkLength(column, v)
 			}
+			if (v.k == kJSON || v.k == kJSONB) && v.s == "null" {
+				v = value{} // a stored row cannot tell them apart, and a client's null is SQL's
+			}
 		}
 		if err != nil {
 			return err
