@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -54,6 +55,10 @@ func (n *Node) newServer() *web.Server {
 
 // serveAPI answers what the node can answer now. A sealed one says that it is.
 func (n *Node) serveAPI(w http.ResponseWriter, r *http.Request) {
+	if profile, ok := strings.CutPrefix(r.URL.Path, profilePath); ok && web.FromConsole(r) {
+		serveProfile(w, r, profile)
+		return
+	}
 	mux := n.api.Load()
 	if mux == n.sealedMux && !slices.ContainsFunc(mux.Routes(), func(i api.RouteInfo) bool { return i.Path == r.URL.Path }) &&
 		r.URL.Path != api.DescriptionPath {
@@ -62,6 +67,18 @@ func (n *Node) serveAPI(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	mux.ServeHTTP(w, r)
+}
+
+// profilePath is where the operator at the console, and nobody else, finds runtime profiles: "cpu", "heap", "goroutine" and
+// the others that runtime/pprof knows. They hold names of functions and counts, and nothing of anybody's data.
+const profilePath = "/api/v1/operator/profile/"
+
+func serveProfile(w http.ResponseWriter, r *http.Request, profile string) {
+	if profile == "cpu" {
+		pprof.Profile(w, r)
+		return
+	}
+	pprof.Handler(profile).ServeHTTP(w, r)
 }
 
 // newMux returns a mux with the endpoints of the node itself.

@@ -428,3 +428,26 @@ func TestBare(t *testing.T) {
 	fmt.Println(s.URL)
 	select {}
 }
+
+// profile asks the node for a CPU profile of itself, through its console.
+func profile(t testing.TB, p *process, file string, d time.Duration) {
+	socket := filepath.Join(p.Data, "bulwark.sock")
+	c := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var dialer net.Dialer
+		return dialer.DialContext(ctx, "unix", socket)
+	}}}
+	defer c.CloseIdleConnections()
+	resp, err := c.Get(fmt.Sprintf("http://console/api/v1/operator/profile/cpu?seconds=%d", int(d.Seconds())))
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err == nil {
+		err = os.WriteFile(file, b, 0o600)
+	}
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("the profile: %s %v %.200s", resp.Status, err, b)
+	}
+}
