@@ -152,7 +152,7 @@ func (s *Sessions) serveSignUp(w http.ResponseWriter, r *http.Request, by storag
 	if _, err := account.MergeMetadata(nil, body.Data); err != nil {
 		return nil, err
 	}
-	g, signedIn, err := s.signUp(r.Context(), by, account.New{Email: email, Metadata: body.Data}, body.Password, Client{r.UserAgent()})
+	g, signedIn, err := s.signUp(r.Context(), by, account.New{Email: email, Metadata: body.Data}, body.Password, r.UserAgent())
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +192,7 @@ func (s *Sessions) serveToken(w http.ResponseWriter, r *http.Request, by storage
 		if bad != nil {
 			email = ""
 		}
-		g, err = s.signIn(r.Context(), by, email, body.Password, Client{r.UserAgent()})
+		g, err = s.signIn(r.Context(), by, email, body.Password, r.UserAgent())
 	}
 	if err != nil {
 		return nil, err

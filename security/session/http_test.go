@@ -490,3 +490,19 @@ func TestRotatedKeyOverlaps(t *testing.T) {
 		t.Error("after the overlap the old key works, or the new one does not")
 	}
 }
+
+// A header may hold any bytes; what a session remembers of it must not make the session unreadable.
+func TestStrangeUserAgent(t *testing.T) {
+	t.Parallel()
+	p := newProject(t)
+	p.signUp(t, email, password)
+	for _, agent := range []string{"\xff\xfe", strings.Repeat("a", 199) + "\u00e4", strings.Repeat("\u00e4", 5000), ""} {
+		r := p.do(t, "POST", "/auth/v1/token?grant_type=password", map[string]string{"email": email, "password": password}, "User-Agent: "+agent)
+		if r.status != 200 {
+			t.Fatalf("%q: %d %s", agent, r.status, r.text)
+		}
+		if r := p.do(t, "POST", "/auth/v1/logout?scope=others", nil, bearer(r.str("access_token"))); r.status != 204 {
+			t.Errorf("%.20q: %d %s", agent, r.status, r.text)
+		}
+	}
+}

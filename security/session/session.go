@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
 
 	"bulwark/security/account"
@@ -124,9 +125,6 @@ func Live(r storage.Reader, session storage.ID) error {
 	return err
 }
 
-// A Client is what a session remembers of who asked for it.
-type Client struct{ Agent string }
-
 // granted is a session and what its tokens are made from. Tokens are signed after the commit.
 type granted struct {
 	pretended bool // there is no account behind it
@@ -140,10 +138,10 @@ type granted struct {
 }
 
 // begin writes a session for an account that proved itself by how, in the transaction's project.
-func (s *Sessions) begin(tx storage.Tx, a account.Account, how, aal string, key []byte, c Client) (granted, error) {
+func (s *Sessions) begin(tx storage.Tx, a account.Account, how, aal string, key []byte, agent string) (granted, error) {
 	now := tx.Now().UTC()
 	rec := record{
-		Account: a.ID, Project: tx.By().Project(), Key: key, Created: now, Agent: cut(c.Agent, maxAgent), AAL: aal,
+		Account: a.ID, Project: tx.By().Project(), Key: key, Created: now, Agent: cut(agent, maxAgent), AAL: aal,
 		AMR: []method{{how, now.Unix()}},
 	}
 	if o := tx.By().Origin(); o.Address.IsValid() {
@@ -172,15 +170,13 @@ func (s *Sessions) newKey() ([]byte, error) {
 	return key, nil
 }
 
-// cut shortens s to at most n bytes, at the start of a character.
+// cut makes a header's value fit for a record: at most n bytes of it, and valid UTF-8, which headers need not be and
+// records must.
 func cut(s string, n int) string {
-	if len(s) <= n {
-		return s
+	if len(s) > n {
+		s = s[:n]
 	}
-	for n > 0 && s[n]&0xc0 == 0x80 {
-		n--
-	}
-	return s[:n]
+	return strings.ToValidUTF8(s, "?")
 }
 
 // self is the node, reading what it takes to prove a credential.
@@ -192,7 +188,7 @@ var resolving = storage.Intent{Action: "credential.resolve"}
 
 // signUp makes an account in the actor's project, and a session of it where addresses need no confirmation. Where they
 // do, an address that is taken gets the answer, and the work, of one that is free.
-func (s *Sessions) signUp(ctx context.Context, by storage.Actor, n account.New, password string, c Client) (g granted, signedIn bool, err error) {
+func (s *Sessions) signUp(ctx context.Context, by storage.Actor, n account.New, password, agent string) (g granted, signedIn bool, err error) {
 	var open bool
 	var pepper account.Peppered
 	err = s.Store.View(ctx, self(by.Tenant(), by.Project()), resolving, func(r storage.Reader) (err error) {
@@ -240,7 +236,7 @@ func (s *Sessions) signUp(ctx context.Context, by storage.Actor, n account.New, 
 		if err := account.Put(tx, a); err != nil {
 			return err
 		}
-		g, err = s.begin(tx, a, "password", "aal1", key, c)
+		g, err = s.begin(tx, a, "password", "aal1", key, agent)
 		return err
 	})
 	return g, signedIn, err
@@ -261,7 +257,7 @@ func (s *Sessions) pretend(tx storage.Tx, n account.New, g *granted) error {
 }
 
 // signIn proves a password and starts a session. Whatever is wrong, the answer and the work are the same.
-func (s *Sessions) signIn(ctx context.Context, by storage.Actor, email, password string, c Client) (granted, error) {
+func (s *Sessions) signIn(ctx context.Context, by storage.Actor, email, password, agent string) (granted, error) {
 	var found account.Account
 	var pepper account.Peppered
 	err := s.Store.View(ctx, self(by.Tenant(), by.Project()), resolving, func(r storage.Reader) (err error) {
@@ -309,7 +305,7 @@ func (s *Sessions) signIn(ctx context.Context, by storage.Actor, email, password
 		if err := account.Put(tx, a); err != nil {
 			return err
 		}
-		g, err = s.begin(tx, a, "password", "aal1", key, c)
+		g, err = s.begin(tx, a, "password", "aal1", key, agent)
 		return err
 	})
 	return g, err
