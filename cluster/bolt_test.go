@@ -463,6 +463,11 @@ func TestErrorsAreOfTheirKind(t *testing.T) {
 	if storage.FaultOf(err) != storage.TooLarge {
 		t.Errorf("an entry of 9 MiB: %v", err)
 	}
+	// What no node could read must not reach the log.
+	if _, err := c.Propose(within(t, 10*time.Second), put(newID(), strings.Repeat("k", 2000), "v")); storage.FaultOf(err) != storage.TooLarge {
+		t.Errorf("a key of 2000 bytes: %v", err)
+	}
+	mustPropose(t, c, put(newID(), "k", "v"))
 	bad := put(storage.ID{}, "k", "v")
 	if o, err := c.Propose(within(t, 10*time.Second), bad); err != nil || o.Status != entry.Invalid {
 		t.Errorf("an entry without a tenant: %+v, %v", o, err)

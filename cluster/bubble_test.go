@@ -75,7 +75,7 @@ type trio struct {
 
 func name(i int) string { return "node" + strconv.Itoa(i) }
 
-func newTrio(t *testing.T) *trio {
+func newTrio(t *testing.T, apply ...time.Duration) *trio {
 	c := &trio{t: t, net: memnet.New(), tenant: newID()}
 	c.net.SetLatency(2 * time.Millisecond)
 	id, dir := newID(), t.TempDir()
@@ -84,11 +84,16 @@ func newTrio(t *testing.T) *trio {
 		voters = append(voters, cluster.Voter{ID: newID(), Addr: name(i)})
 	}
 	for i := range c.nodes {
+		slow := time.Duration(0)
+		if len(apply) > 0 {
+			slow = apply[0]
+		}
 		l, err := c.net.Listen(name(i))
 		if err != nil {
 			t.Fatal(err)
 		}
 		c.states[i] = newMemState()
+		c.states[i].slow = slow
 		c.nodes[i], err = cluster.OpenOver(cluster.Config{
 			Cluster: id, Node: voters[i].ID, Dir: filepath.Join(dir, name(i)), State: c.states[i], Voters: voters,
 			Listener: l, Dial: c.net.Dialer(name(i)), Logger: quiet(), SegmentSize: 1 << 20,
@@ -294,7 +299,7 @@ func TestThreeNodes(t *testing.T) {
 func TestNewLeaderKnowsOldWrites(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c := newTrio(t)
+		c := newTrio(t, 50*time.Millisecond) // so that a commit is long before its effect
 		defer c.close()
 		for i := range 5 {
 			old := c.leader(-1)
@@ -327,7 +332,11 @@ func TestNewLeaderKnowsOldWrites(t *testing.T) {
 // TestFaults cuts nodes off and stalls disks at random. A leader whose disk stalls goes on believing that it leads.
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(5) {
+	seeds := uint64(5)
+	if testing.Short() {
+		seeds = 2
+	}
+	for seed := range seeds {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {

@@ -27,11 +27,15 @@ type memState struct {
 	failed    error
 	closed    bool
 	flushes   int
+	slow      time.Duration // of each Apply
 }
 
 func newMemState() *memState { return &memState{engine: storagetest.NewEngine()} }
 
 func (m *memState) Apply(index uint64, entries []*entry.Entry) []entry.Outcome {
+	if m.slow > 0 {
+		time.Sleep(m.slow) // in virtual time
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if index <= m.index {
