@@ -80,7 +80,7 @@ type Node struct {
 
 // Open starts a node. On an empty data folder it makes a cluster of one, if the seal needs nobody to be asked. When it
 // returns, the node's console answers; unless the node waits to be unsealed, its clients are served too.
-func Open(ctx context.Context, cfg config.Config, o Options) (n *Node, err error) {
+func Open(ctx context.Context, cfg config.Config, o Options) (*Node, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -90,45 +90,47 @@ func Open(ctx context.Context, cfg config.Config, o Options) (n *Node, err error
 	if o.Logger == nil {
 		return nil, errors.New("a node needs a logger")
 	}
-	n = &Node{
+	n := &Node{
 		cfg: cfg, opts: o, logger: o.Logger, started: o.Now(), ring: keys.NewRing(o.Random),
 		rotated: make(chan struct{}, 1), failed: make(chan error, 8),
 	}
-	defer func() {
-		if err != nil {
-			n.Close()
+	if err := n.open(ctx); err != nil {
+		// What failed is what to say; that it was then not closed well adds nothing to it.
+		if closing := n.Close(); closing != nil {
+			n.logger.Debug("closing what was opened", "error", closing)
 		}
-	}()
-	// The ports first: a port in use is found before anything is made.
-	if n.client, err = listen(cfg.Listen); err != nil {
 		return nil, err
+	}
+	return n, nil
+}
+
+// open looks at everything before it changes anything: the ports, the root key, the database, the log.
+func (n *Node) open(ctx context.Context) (err error) {
+	if n.client, err = listen(n.cfg.Listen); err != nil {
+		return err
 	}
 	n.addr = n.client.Addr().String()
-	nodes, err := listen(cfg.ClusterListen)
+	nodes, err := listen(n.cfg.ClusterListen)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err = n.openFiles(nodes); err != nil {
+	root, err := n.openFiles(nodes)
+	defer clear(root)
+	if err != nil {
 		nodes.Close()
-		return nil, err
+		return err
 	}
 	if n.parts, err = n.buildParts(); err != nil {
-		return nil, err
+		return err
 	}
-	if err = n.serveConsole(); err != nil {
-		return nil, err
+	if err := n.serveConsole(); err != nil {
+		return err
 	}
-	root, err := n.openSeal()
-	if err != nil {
-		return nil, err
-	}
-	if root != nil {
-		err = n.unseal(ctx, root)
-		clear(root)
-	} else {
+	if root == nil {
 		n.logger.Info("the node is sealed: run `bulwark operator unseal`", "seal", n.header.Kind)
+		return nil
 	}
-	return n, err
+	return n.unseal(ctx, root)
 }
 
 func listen(addr string) (net.Listener, error) {
@@ -139,21 +141,24 @@ func listen(addr string) (net.Listener, error) {
 	return l, nil
 }
 
-// openFiles opens everything in the data folder, and makes what a new one needs.
-func (n *Node) openFiles(nodes net.Listener) error {
+// openFiles opens everything in the data folder, and makes what a new one needs. It returns the root key, where that needs
+// nobody to be asked; the caller clears it.
+func (n *Node) openFiles(nodes net.Listener) (root []byte, err error) {
 	fresh, err := n.openHeader()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	n.id, err = n.nodeID(fresh)
-	if err != nil {
-		return err
+	if root, err = n.openSeal(); err != nil {
+		return nil, err
+	}
+	if n.id, err = n.nodeID(fresh); err != nil {
+		return root, err
 	}
 	n.state, err = bolt.Open(bolt.Options{
 		Path: filepath.Join(n.cfg.Data, databaseName), ClusterID: n.header.Cluster, Logger: n.logger, PageSize: pageSize,
 	})
 	if err != nil {
-		return err
+		return root, err
 	}
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
 	n.cluster, err = cluster.Open(cluster.Config{
@@ -166,16 +171,16 @@ func (n *Node) openFiles(nodes net.Listener) error {
 		Logger: n.logger,
 	})
 	if err != nil {
-		return errors.Join(err, n.state.Close())
+		return root, errors.Join(err, n.state.Close())
 	}
 	recorder, err := audit.New(n.opts.Random)
 	if err != nil {
-		return err
+		return root, err
 	}
 	n.store, err = storage.Open(n.cluster, storage.Guards{
 		Access: access.New(), Keys: n.ring, Audit: recorder, Clock: n.opts.Now, Rand: n.opts.Random, Logger: n.logger,
 	})
-	return err
+	return root, err
 }
 
 // pageSize of the database: rows of about a kilobyte leave a fifth of a small page empty.
