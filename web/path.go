@@ -50,9 +50,7 @@ func canonical(escaped string) (string, error) {
 		if i == 0 {
 			continue // before the first slash
 		}
-		if segment == "" && strings.HasSuffix(b.String(), "/") {
-			continue
-		}
+		// An empty segment adds nothing after the slash that is there, so that a run of slashes is one.
 		if !strings.HasSuffix(b.String(), "/") {
 			b.WriteByte('/')
 		}

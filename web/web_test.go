@@ -231,6 +231,8 @@ func TestPathsOnTheWire(t *testing.T) {
 		"/p/abc/rest/v1/../notes":       "",
 		"/p/abc/rest/v1/%2e%2e/notes":   "",
 		"/p/abc/rest/v1/a%2fb":          "",
+		"/p/abc/rest/v1/a%2Eb":          "",
+		"/p/abc/rest/v1/a%1bb":          "",
 		"/p/abc/rest/v1/a%5Cb":          "",
 		"/p/abc/rest/v1/a%00b":          "",
 		"/p/abc/rest/v1/a%ff":           "",
