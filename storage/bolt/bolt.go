@@ -267,6 +267,11 @@ func (db *DB) Close() error {
 		return err
 	}
 	if err == nil {
+		// One more transaction comes, which moves no layer: what is published may be laid over it, too.
+		db.mu.Lock()
+		db.lastTx++
+		db.publish()
+		db.mu.Unlock()
 		err = guard(db.leaveFreelist)
 	}
 	return errors.Join(err, db.bolt.Close())

@@ -174,6 +174,14 @@ func TestFailedCommitter(t *testing.T) {
 	if flushing == nil || !errors.Is(db.Failed(), flushing) {
 		t.Fatalf("a flush into a damaged file gives %v, and then %v", flushing, db.Failed())
 	}
+	s, err := db.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, _, ok, err := s.Get(tenants[1], entry.Space{Table: "a"}, []byte{1, byte(index + 1)}); !ok || err != nil || len(v) != 100_000 {
+		t.Fatalf("after a failed flush a row is there: %v (%v)", ok, err)
+	}
+	s.Release()
 	n := uint64(2)
 	for put(index+n) != nil {
 		if n++; n > 100 {
