@@ -49,6 +49,8 @@ type Config struct {
 	RateLimit      float64       `toml:"rate-limit" doc:"requests a second from one address; 0 is no limit"`
 	RateBurst      int           `toml:"rate-burst" doc:"requests at once from one address, beyond the rate"`
 
+	SecurityContact string `toml:"security-contact" doc:"where to report a weakness, a mailto: or https: address; answered at /.well-known/security.txt"`
+
 	BcryptCost int `toml:"bcrypt-cost" doc:"the cost of hashing a password: each step doubles it"`
 
 	LogLevel  string `toml:"log-level" doc:"debug, info, warn or error"`
@@ -349,6 +351,7 @@ func (c Config) Validate() error {
 		{"max-body", between(c.MaxBody, 1<<10, 1<<30)},
 		{"rate-limit", between(c.RateLimit, 0, 1e9)},
 		{"rate-burst", between(c.RateBurst, 1, 1_000_000_000)},
+		{"security-contact", contact(c.SecurityContact)},
 		{"bcrypt-cost", between(c.BcryptCost, 4, 20)},
 		{"log-level", oneOf(c.LogLevel, "debug", "info", "warn", "error")},
 		{"log-format", oneOf(c.LogFormat, "text", "json")},
@@ -394,6 +397,18 @@ func publicURL(s string) error {
 	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" ||
 		u.RawQuery != "" || u.Fragment != "" {
 		return fmt.Errorf("%q is not of the form https://host or https://host:port", clip(s))
+	}
+	return nil
+}
+
+// contact takes what RFC 9116 calls a contact, on one line.
+func contact(s string) error {
+	if s == "" {
+		return nil
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "mailto" && u.Scheme != "https" || u.Opaque+u.Host == "" {
+		return fmt.Errorf("%q is not of the form mailto:name@host or https://host/path", clip(s))
 	}
 	return nil
 }

@@ -79,6 +79,8 @@ func TestRefused(t *testing.T) {
 		{name: "url", flag: [2]string{"public-url", "http://x"}, want: "is not of the form https://host"},
 		{name: "url with a path", flag: [2]string{"public-url", "https://x/y"}, want: "is not of the form https://host"},
 		{name: "names", flag: [2]string{"tls-names", "ok.example,bad_name"}, want: `"bad_name" is not a host name`},
+		{name: "contact", flag: [2]string{"security-contact", "security@x"}, want: "is not of the form mailto:"},
+		{name: "contact of two lines", flag: [2]string{"security-contact", "mailto:a@b\nContact: c"}, want: "is not of the form mailto:"},
 		{name: "cost", flag: [2]string{"bcrypt-cost", "31"}, want: "31 is not between 4 and 20"},
 		{name: "rate", flag: [2]string{"rate-limit", "NaN"}, want: "NaN is not between"},
 		{name: "level", flag: [2]string{"log-level", "loud"}, want: "is not one of debug, info, warn, error"},

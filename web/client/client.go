@@ -191,5 +191,5 @@ func (c *Client) explainSocket(err error) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return &Unreachable{"the node on " + data + " did not answer in time", err}
 	}
-	return &Unreachable{"the node on " + data + " cannot be reached: see that it is running with bulwark status --data " + data, err}
+	return &Unreachable{"no node answers on " + data + ": start it with bulwark serve --data " + data, err}
 }
