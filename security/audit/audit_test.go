@@ -71,8 +71,8 @@ func goldenEvents() map[string]storage.Event {
 			storage.Origin{Address: netip.MustParseAddr("fe80::1%eth\"0")}), To: storage.Intent{Action: "project.create"}, Outcome: "ok"},
 		"notes": {ID: id(9), Time: at, Tenant: id(1), By: storage.JobActor(id(1), storage.ID{}, "reseal"),
 			To: storage.Intent{Action: "key.reseal"}, Outcome: "ok", Notes: []storage.Note{
-				{"z", true}, {"rows", 12}, {"big", int64(1) << 60}, {"max", ^uint64(0)}, {"neg", int64(-5)}, {"id", id(5)},
-				{"list", []string{"a", "\n"}}, {"none", []string{}}, {"rows", uint32(13)}, {"text", "<b>&</b>"}, {"safe", int64(1<<53 - 1)},
+				{Field: "z", Value: true}, {Field: "rows", Value: 12}, {Field: "big", Value: int64(1) << 60}, {Field: "max", Value: ^uint64(0)}, {Field: "neg", Value: int64(-5)}, {Field: "id", Value: id(5)},
+				{Field: "list", Value: []string{Field: "a", Value: "\n"}}, {Field: "none", Value: []string{}}, {Field: "rows", Value: uint32(13)}, {Field: "text", Value: "<b>&</b>"}, {Field: "safe", Value: int64(1<<53 - 1)},
 			}},
 	}
 }
@@ -133,7 +133,7 @@ func TestStringsAsRFC8785(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		object := rapid.String().Draw(rt, "object")
 		e := storage.Event{Time: at, To: storage.Intent{Action: "a.b", Object: object}, Outcome: "ok",
-			Notes: []storage.Note{{"s", object}, {"n", rapid.Int64().Draw(rt, "n")}}}
+			Notes: []storage.Note{{Field: "s", Value: object}, {Field: "n", Value: rapid.Int64().Draw(rt, "n")}}}
 		text := textOf(rt, &e)
 		rec, err := audit.Parse(text)
 		if err != nil {
@@ -190,15 +190,15 @@ func TestRefusals(t *testing.T) {
 	t.Parallel()
 	r := recorder(t, rand.Reader)
 	for name, change := range map[string]func(*storage.Event){
-		"float":       func(e *storage.Event) { e.Notes = []storage.Note{{"f", 1.5}} },
-		"bytes":       func(e *storage.Event) { e.Notes = []storage.Note{{"b", []byte("secret")}} },
-		"struct":      func(e *storage.Event) { e.Notes = []storage.Note{{"s", struct{ Password string }{"x"}}} },
-		"error":       func(e *storage.Event) { e.Notes = []storage.Note{{"e", io.EOF}} },
-		"nil":         func(e *storage.Event) { e.Notes = []storage.Note{{"e", nil}} },
-		"field":       func(e *storage.Event) { e.Notes = []storage.Note{{"A b", 1}} },
-		"empty field": func(e *storage.Event) { e.Notes = []storage.Note{{"", 1}} },
-		"long field":  func(e *storage.Event) { e.Notes = []storage.Note{{strings.Repeat("a", 65), 1}} },
-		"large":       func(e *storage.Event) { e.Notes = []storage.Note{{"t", strings.Repeat("x", audit.MaxEvent)}} },
+		"float":       func(e *storage.Event) { e.Notes = []storage.Note{{Field: "f", Value: 1.5}} },
+		"bytes":       func(e *storage.Event) { e.Notes = []storage.Note{{Field: "b", Value: []byte("secret")}} },
+		"struct":      func(e *storage.Event) { e.Notes = []storage.Note{{Field: "s", Value: struct{ Password string }{"x"}}} },
+		"error":       func(e *storage.Event) { e.Notes = []storage.Note{{Field: "e", Value: io.EOF}} },
+		"nil":         func(e *storage.Event) { e.Notes = []storage.Note{{Field: "e", Value: nil}} },
+		"field":       func(e *storage.Event) { e.Notes = []storage.Note{{Field: "A b", Value: 1}} },
+		"empty field": func(e *storage.Event) { e.Notes = []storage.Note{{Field: "", Value: 1}} },
+		"long field":  func(e *storage.Event) { e.Notes = []storage.Note{{Field: strings.Repeat("a", 65), Value: 1}} },
+		"large":       func(e *storage.Event) { e.Notes = []storage.Note{{Field: "t", Value: strings.Repeat("x", audit.MaxEvent)}} },
 		"year":        func(e *storage.Event) { e.Time = time.Date(12000, 1, 1, 0, 0, 0, 0, time.UTC) },
 	} {
 		e := goldenEvents()["account"]
@@ -284,7 +284,7 @@ func TestCategories(t *testing.T) {
 func BenchmarkLeaf(b *testing.B) {
 	r := recorder(b, rand.Reader)
 	e := goldenEvents()["account"]
-	e.Notes = []storage.Note{{"table", "notes"}, {"rows", 1}}
+	e.Notes = []storage.Note{{Field: "table", Value: "notes"}, {Field: "rows", Value: 1}}
 	var s plainSealer
 	b.ReportAllocs()
 	for b.Loop() {
