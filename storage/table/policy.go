@@ -15,7 +15,7 @@ type roleCommand struct {
 }
 
 // A rule is what the policies say for one role and command: using decides which rows exist for it, check which rows it
-// may write. A nil node is true.
+// may write.
 type rule struct{ using, check *node }
 
 // compileRules resolves the policies for each role and command, as PostgreSQL's rewriter does (get_row_security_policies):
@@ -65,7 +65,7 @@ func (t *tableInfo) join(role string, command Command, conditions []*node) *node
 		}
 	}
 	if len(permissive.args) == 0 {
-		return &node{op: OpConst, t: Bool, val: boolean(false)}
+		return never()
 	}
 	if len(permissive.args) == 1 {
 		permissive = permissive.args[0]
@@ -108,15 +108,26 @@ func (c *Catalog) open(r storage.Reader, name string) (*access, error) {
 	return a, nil
 }
 
+// rule is what holds for the actor's role; a role that policies do not know gets nothing.
+func (a *access) rule(command Command) rule {
+	if r, ok := a.t.rules[roleCommand{a.by.Role(), command}]; ok {
+		return r
+	}
+	return rule{using: never(), check: never()}
+}
+
+// never is the condition that no row meets.
+func never() *node { return &node{op: OpConst, t: Bool, val: boolean(false)} }
+
 // using returns the conditions of the policies that show a row to command; selects says that the command also reads
 // columns, which needs the policies of SELECT as well.
 func (a *access) using(command Command, selects bool) []*node {
 	if a.bypass {
 		return nil
 	}
-	list := []*node{a.bind(a.t.rules[roleCommand{a.by.Role(), command}].using)}
+	list := []*node{a.bind(a.rule(command).using)}
 	if selects && command != Select {
-		list = append(list, a.bind(a.t.rules[roleCommand{a.by.Role(), Select}].using))
+		list = append(list, a.bind(a.rule(Select).using))
 	}
 	return list
 }
@@ -126,9 +137,9 @@ func (a *access) checks(command Command, selects bool) []*node {
 	if a.bypass {
 		return nil
 	}
-	list := []*node{a.bind(a.t.rules[roleCommand{a.by.Role(), command}].check)}
+	list := []*node{a.bind(a.rule(command).check)}
 	if selects {
-		list = append(list, a.bind(a.t.rules[roleCommand{a.by.Role(), Select}].using))
+		list = append(list, a.bind(a.rule(Select).using))
 	}
 	return list
 }
