@@ -108,6 +108,10 @@ func TestForgets(t *testing.T) {
 	if !applied(5) {
 		t.Fatal("a new entry was not applied")
 	}
+	db.Apply(4, []*entry.Entry{{ID: entry.ID{2}, Tenant: tenants[1]}})
+	if index, revision := db.Applied(); index != 5 || revision != 1 {
+		t.Fatalf("an older index moved the state to %d, revision %d", index, revision)
+	}
 	reopen()
 	if applied(5 + entry.RecentIndexes) {
 		t.Fatal("an entry was applied twice within the window")

@@ -30,24 +30,35 @@ var _ storage.Snapshot = (*snapshot)(nil)
 // it is newer, a layer that came after the view may be in it: load the view again, which by then is a newer one.
 func (db *DB) Snapshot() (storage.Snapshot, error) {
 	for {
-		v := db.view.Load()
-		tx, err := db.bolt.Begin(false)
+		s, err := db.lay(db.view.Load())
 		if err != nil {
-			if errors.Is(err, berrors.ErrDatabaseNotOpen) {
-				return nil, storage.Errorf(storage.Unavailable, "stopping", "the node is stopping")
-			}
 			return nil, err
 		}
-		if tx.ID() <= v.maxTx {
-			s := &snapshot{view: v}
-			s.init()
-			s.tx = tx
-			s.layers = [2]*layer{v.active, v.flushing}
+		if s != nil {
 			return s, nil
 		}
+	}
+}
+
+// lay lays a view over a new transaction. It returns nil where the transaction is too new for the view.
+func (db *DB) lay(v *view) (*snapshot, error) {
+	tx, err := db.bolt.Begin(false)
+	if err != nil {
+		if errors.Is(err, berrors.ErrDatabaseNotOpen) {
+			return nil, storage.Errorf(storage.Unavailable, "stopping", "the node is stopping")
+		}
+		return nil, err
+	}
+	if tx.ID() > v.maxTx {
 		// It was only read from.
 		_ = tx.Rollback()
+		return nil, nil
 	}
+	s := &snapshot{view: v}
+	s.init()
+	s.tx = tx
+	s.layers = [2]*layer{v.active, v.flushing}
+	return s, nil
 }
 
 func (s *snapshot) Revision() uint64 { return s.view.revision }

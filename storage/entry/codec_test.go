@@ -263,6 +263,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(Append(nil, golden()))
 	f.Add(Append(nil, &Entry{}))
 	f.Add([]byte{})
+	f.Add(append(append([]byte{Format}, make([]byte, 33)...), 0, 0xa0, 0x8d, 0x06, 1, 1)) // 100,000 points in two bytes
 	f.Add([]byte{Format + 1})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var before, after runtime.MemStats
