@@ -72,7 +72,7 @@ func goldenEvents() map[string]storage.Event {
 		"notes": {ID: id(9), Time: at, Tenant: id(1), By: storage.JobActor(id(1), storage.ID{}, "reseal"),
 			To: storage.Intent{Action: "key.reseal"}, Outcome: "ok", Notes: []storage.Note{
 				{Field: "z", Value: true}, {Field: "rows", Value: 12}, {Field: "big", Value: int64(1) << 60}, {Field: "max", Value: ^uint64(0)}, {Field: "neg", Value: int64(-5)}, {Field: "id", Value: id(5)},
-				{Field: "list", Value: []string{Field: "a", Value: "\n"}}, {Field: "none", Value: []string{}}, {Field: "rows", Value: uint32(13)}, {Field: "text", Value: "<b>&</b>"}, {Field: "safe", Value: int64(1<<53 - 1)},
+				{Field: "list", Value: []string{"a", "\n"}}, {Field: "none", Value: []string{}}, {Field: "rows", Value: uint32(13)}, {Field: "text", Value: "<b>&</b>"}, {Field: "safe", Value: int64(1<<53 - 1)},
 			}},
 	}
 }
@@ -198,8 +198,10 @@ func TestRefusals(t *testing.T) {
 		"field":       func(e *storage.Event) { e.Notes = []storage.Note{{Field: "A b", Value: 1}} },
 		"empty field": func(e *storage.Event) { e.Notes = []storage.Note{{Field: "", Value: 1}} },
 		"long field":  func(e *storage.Event) { e.Notes = []storage.Note{{Field: strings.Repeat("a", 65), Value: 1}} },
-		"large":       func(e *storage.Event) { e.Notes = []storage.Note{{Field: "t", Value: strings.Repeat("x", audit.MaxEvent)}} },
-		"year":        func(e *storage.Event) { e.Time = time.Date(12000, 1, 1, 0, 0, 0, 0, time.UTC) },
+		"large": func(e *storage.Event) {
+			e.Notes = []storage.Note{{Field: "t", Value: strings.Repeat("x", audit.MaxEvent)}}
+		},
+		"year": func(e *storage.Event) { e.Time = time.Date(12000, 1, 1, 0, 0, 0, 0, time.UTC) },
 	} {
 		e := goldenEvents()["account"]
 		change(&e)
