@@ -75,7 +75,7 @@ type trio struct {
 
 func name(i int) string { return "node" + strconv.Itoa(i) }
 
-func newTrio(t *testing.T, apply ...time.Duration) *trio {
+func newTrio(t *testing.T) *trio {
 	c := &trio{t: t, net: memnet.New(), tenant: newID()}
 	c.net.SetLatency(2 * time.Millisecond)
 	id, dir := newID(), t.TempDir()
@@ -84,16 +84,11 @@ func newTrio(t *testing.T, apply ...time.Duration) *trio {
 		voters = append(voters, cluster.Voter{ID: newID(), Addr: name(i)})
 	}
 	for i := range c.nodes {
-		slow := time.Duration(0)
-		if len(apply) > 0 {
-			slow = apply[0]
-		}
 		l, err := c.net.Listen(name(i))
 		if err != nil {
 			t.Fatal(err)
 		}
 		c.states[i] = newMemState()
-		c.states[i].slow = slow
 		c.nodes[i], err = cluster.OpenOver(cluster.Config{
 			Cluster: id, Node: voters[i].ID, Dir: filepath.Join(dir, name(i)), State: c.states[i], Voters: voters,
 			Listener: l, Dial: c.net.Dialer(name(i)), Logger: quiet(), SegmentSize: 1 << 20,
@@ -299,11 +294,18 @@ func TestThreeNodes(t *testing.T) {
 func TestNewLeaderKnowsOldWrites(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c := newTrio(t, 50*time.Millisecond) // so that a commit is long before its effect
+		c := newTrio(t)
 		defer c.close()
 		for i := range 5 {
 			old := c.leader(-1)
 			value := strconv.Itoa(i)
+			// The others apply slowly, so that a commit is long before its effect.
+			for n, s := range c.states {
+				s.slow.Store(0)
+				if n != old {
+					s.slow.Store(int64(50 * time.Millisecond))
+				}
+			}
 			mustPropose(t, c.nodes[old], put(c.tenant, "k", value))
 			var wg sync.WaitGroup
 			for n := range 3 {

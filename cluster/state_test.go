@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,14 +28,14 @@ type memState struct {
 	failed    error
 	closed    bool
 	flushes   int
-	slow      time.Duration // of each Apply
+	slow      atomic.Int64 // nanoseconds of each Apply
 }
 
 func newMemState() *memState { return &memState{engine: storagetest.NewEngine()} }
 
 func (m *memState) Apply(index uint64, entries []*entry.Entry) []entry.Outcome {
-	if m.slow > 0 {
-		time.Sleep(m.slow) // in virtual time
+	if d := m.slow.Load(); d > 0 {
+		time.Sleep(time.Duration(d)) // in virtual time
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
