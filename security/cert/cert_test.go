@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"net"
 	"runtime"
 	"slices"
 	"strings"
@@ -152,11 +153,14 @@ func TestHandshakes(t *testing.T) {
 		t.Errorf("another name: %v", err)
 	}
 	old := m.pool(t)
-	old.MaxVersion = tls.VersionTLS11
+	if v := m.TLS(false).MinVersion; v != tls.VersionTLS12 {
+		t.Errorf("the oldest version is %x", v)
+	}
+	old.MinVersion, old.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
 	if _, err := handshake(addr, "localhost", old); err == nil {
 		t.Error("TLS 1.1 is taken")
 	}
-	old.MaxVersion = tls.VersionTLS12
+	old.MinVersion, old.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
 	if s, err := handshake(addr, "localhost", old); err != nil || s.CipherSuite == tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA {
 		t.Errorf("TLS 1.2: %v", err)
 	}
@@ -167,6 +171,10 @@ func TestHandshakes(t *testing.T) {
 	acme := m.pool(t)
 	acme.NextProtos = []string{"acme-tls/1"}
 	if _, err := handshake(addr, "localhost", acme); err == nil {
+		t.Error("an ACME challenge is answered")
+	}
+	challenge := &tls.ClientHelloInfo{ServerName: "localhost", SupportedProtos: []string{"acme-tls/1"}, Conn: &net.TCPConn{}}
+	if _, err := m.certificate(challenge); err == nil {
 		t.Error("an ACME challenge is answered")
 	}
 	if got := counted.calls.Load() - before; got != 0 {
