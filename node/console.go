@@ -46,7 +46,7 @@ func (n *Node) newServer() *web.Server {
 	return web.New(web.Config{
 		API: http.HandlerFunc(n.serveAPI), Auth: n.parts.auth, Rest: n.parts.rest,
 		Authenticator: operators{n.parts.keys}, Ready: n.readiness,
-		Logger: n.logger, Now: n.opts.Now, Random: n.opts.Random,
+		SecurityContact: n.cfg.SecurityContact, Logger: n.logger, Now: n.opts.Now, Random: n.opts.Random,
 		RequestTimeout: n.cfg.RequestTimeout, HeaderTimeout: n.cfg.HeaderTimeout, IdleTimeout: n.cfg.IdleTimeout,
 		MaxBody: n.cfg.MaxBody, MaxConnections: n.cfg.MaxConnections,
 		RateLimit: n.cfg.RateLimit, RateBurst: n.cfg.RateBurst, HTTP2: n.cfg.HTTP2,
