@@ -25,6 +25,7 @@ package audit
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -45,6 +46,7 @@ type Recorder struct {
 	mu   sync.Mutex
 	rand *bufio.Reader
 	bufs sync.Pool
+	dict *dictionary
 }
 
 var _ storage.Audit = (*Recorder)(nil)
@@ -54,17 +56,19 @@ func New(rand io.Reader) (*Recorder, error) {
 	if rand == nil {
 		return nil, errors.New("the audit recorder needs a random source")
 	}
-	r := &Recorder{rand: bufio.NewReaderSize(rand, 64*saltSize)}
-	r.bufs.New = func() any { return &scratch{buf: make([]byte, 0, 1024)} }
+	r := &Recorder{rand: bufio.NewReaderSize(rand, 64*saltSize), dict: newDictionary()}
+	r.bufs.New = func() any { return new(scratch) }
 	return r, nil
 }
 
 type scratch struct {
-	buf   []byte
+	buf   []byte // the text, after the leaf's prefix
+	form  []byte // what is sealed
+	again []byte // the text that is made of it
 	notes []storage.Note
 }
 
-// Leaf returns the leaf of e: RFC 6962's leaf hash, SHA-256(0x00 || text), and the text sealed by s at
+// Leaf returns the leaf of e: RFC 6962's leaf hash, SHA-256(0x00 || text), and the event sealed by s at
 // Place{Tenant, Table: storage.AuditTable, Key: hash}. It refuses a note whose type is not one of the package comment,
 // and a text above MaxEvent.
 func (r *Recorder) Leaf(s storage.Sealer, e *storage.Event) (entry.Leaf, error) {
@@ -81,7 +85,7 @@ func (r *Recorder) Leaf(s storage.Sealer, e *storage.Event) (entry.Leaf, error) 
 	sc := r.bufs.Get().(*scratch)
 	defer func() {
 		clear(sc.notes)
-		if cap(sc.buf) <= MaxEvent {
+		if cap(sc.buf) <= MaxEvent && cap(sc.form) <= MaxEvent {
 			r.bufs.Put(sc)
 		}
 	}()
@@ -96,20 +100,37 @@ func (r *Recorder) Leaf(s storage.Sealer, e *storage.Event) (entry.Leaf, error) 
 			"the audit event of %q has %d bytes; at most %d fit: note less", e.To.Action, len(buf)-1, MaxEvent)
 	}
 	leaf := entry.Leaf{Hash: sha256.Sum256(buf)}
-	leaf.Sealed = s.Seal(nil, buf[1:], storage.Place{Tenant: e.Tenant, Table: storage.AuditTable, Key: leaf.Hash[:]})
+	sc.form = r.dict.appendCompact(sc.form[:0], e, &salt, sc.notes[:len(e.Notes)])
+	sc.settle(r.dict, buf[1:])
+	leaf.Sealed = s.Seal(nil, sc.form, storage.Place{Tenant: e.Tenant, Table: storage.AuditTable, Key: leaf.Hash[:]})
 	return leaf, nil
+}
+
+// settle leaves the compact form where the text comes out of it again, and puts the text form in its place where not: what
+// is sealed can always be opened.
+func (sc *scratch) settle(d *dictionary, text []byte) {
+	again, err := d.expand(sc.again[:0], sc.form)
+	sc.again = again
+	if err != nil || !bytes.Equal(again, text) {
+		sc.form = append(append(sc.form[:0], textForm), text...)
+	}
 }
 
 // Open returns the canonical text of leaf, after checking that it has the leaf's hash.
 func (r *Recorder) Open(s storage.Sealer, tenant storage.ID, leaf entry.Leaf) ([]byte, error) {
-	text, err := s.Open(nil, leaf.Sealed, storage.Place{Tenant: tenant, Table: storage.AuditTable, Key: leaf.Hash[:]})
+	form, err := s.Open(nil, leaf.Sealed, storage.Place{Tenant: tenant, Table: storage.AuditTable, Key: leaf.Hash[:]})
 	if err != nil {
 		return nil, fmt.Errorf("opening an audit event: %w", err)
 	}
-	if LeafHash(text) != leaf.Hash {
+	// The leaf's prefix stands in front of the text, so that the two are hashed in one call.
+	text, err := r.dict.expand(append(make([]byte, 0, 3*len(form)+256), 0), form)
+	if err != nil {
+		return nil, fmt.Errorf("opening an audit event: %w", err)
+	}
+	if sha256.Sum256(text) != leaf.Hash {
 		return nil, errors.New("opening an audit event: it does not have its leaf's hash")
 	}
-	return text, nil
+	return text[1:], nil
 }
 
 // LeafHash is RFC 6962's hash of a leaf (section 2.1): SHA-256(0x00 || text).

@@ -247,7 +247,10 @@ func TestOpenChecksTheHash(t *testing.T) {
 		t.Fatal(err)
 	}
 	altered := leaf
-	altered.Sealed = bytes.Replace(leaf.Sealed, []byte("rows.insert"), []byte("rows.delete"), 1)
+	altered.Sealed = bytes.Replace(leaf.Sealed, []byte("req-1"), []byte("req-2"), 1)
+	if bytes.Equal(altered.Sealed, leaf.Sealed) {
+		t.Fatal("there is nothing to alter")
+	}
 	if _, err := r.Open(plainSealer{}, e.Tenant, altered); err == nil {
 		t.Error("an altered event was opened")
 	}
@@ -285,12 +288,48 @@ func TestCategories(t *testing.T) {
 
 func BenchmarkLeaf(b *testing.B) {
 	r := recorder(b, rand.Reader)
-	e := goldenEvents()["account"]
-	e.Notes = []storage.Note{{Field: "table", Value: "notes"}, {Field: "rows", Value: 1}}
+	e := insertEvent()
 	var s plainSealer
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := r.Leaf(s, &e); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// insertEvent is what inserting a row over HTTP is recorded as.
+func insertEvent() storage.Event {
+	e := goldenEvents()["account"]
+	e.By = storage.AccountActor(id(1), id(2), id(3), id(4), nil,
+		storage.Origin{Address: netip.MustParseAddr("192.0.2.7"), RequestID: "00112233445566778899aabbccddeeff"})
+	e.Notes = []storage.Note{{Field: "rows", Value: 1}}
+	return e
+}
+
+func TestInsertIsSmall(t *testing.T) {
+	t.Parallel()
+	e := insertEvent()
+	leaf, err := recorder(t, rand.Reader).Leaf(plainSealer{}, &e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(leaf.Sealed) - 16 - 32; n > 140 {
+		t.Errorf("the event of inserting a row has %d bytes before it is sealed", n)
+	}
+}
+
+func BenchmarkOpen(b *testing.B) {
+	r := recorder(b, rand.Reader)
+	e := insertEvent()
+	var s plainSealer
+	leaf, err := r.Leaf(s, &e)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := r.Open(s, e.Tenant, leaf); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -216,7 +216,7 @@ func appendTime(b []byte, t time.Time) []byte {
 func appendTwo(b []byte, n int) []byte { return append(b, byte('0'+n/10), byte('0'+n%10)) }
 
 // appendString writes s as RFC 8785, section 3.2.2.2, does. What is not UTF-8 becomes U+FFFD.
-func appendString(b []byte, s string) []byte {
+func appendString[S string | []byte](b []byte, s S) []byte {
 	const digits = "0123456789abcdef"
 	b = append(b, '"')
 	start := 0
@@ -227,7 +227,7 @@ func appendString(b []byte, s string) []byte {
 			continue
 		}
 		if c >= utf8.RuneSelf {
-			r, n := utf8.DecodeRuneInString(s[i:])
+			r, n := decodeRune(s[i:])
 			if r == utf8.RuneError && n == 1 {
 				b = append(append(b, s[start:i]...), "\uFFFD"...)
 				start = i + 1
@@ -256,6 +256,11 @@ func appendString(b []byte, s string) []byte {
 		start = i
 	}
 	return append(append(b, s[start:]...), '"')
+}
+
+func decodeRune[S string | []byte](s S) (rune, int) {
+	// No character is longer than four bytes: the conversion stays on the stack.
+	return utf8.DecodeRuneInString(string(s[:min(len(s), utf8.UTFMax)]))
 }
 
 // A Record is an event as the log tells it.
