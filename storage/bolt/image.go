@@ -6,6 +6,7 @@ import (
 	"io"
 
 	bbolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // An Image is the whole file as one flush left it: what another node or a backup is given. It must be closed.
@@ -46,7 +47,7 @@ func (i *Image) WriteTo(w io.Writer) (n int64, err error) {
 
 // Close ends the image. It may be called again.
 func (i *Image) Close() error {
-	if err := i.tx.Rollback(); err != nil && !errors.Is(err, bbolt.ErrTxClosed) {
+	if err := i.tx.Rollback(); err != nil && !errors.Is(err, berrors.ErrTxClosed) {
 		return err
 	}
 	return nil
