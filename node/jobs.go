@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"bulwark/security/audit"
@@ -14,7 +15,7 @@ import (
 // How often the jobs look whether there is something to do.
 const (
 	checkpointEvery = 10 * time.Second
-	resealEvery     = time.Minute
+	tidyEvery       = time.Minute
 )
 
 // startJobs starts what goes on in the background while the node is unsealed, until ctx ends. n.jobs waits for it.
@@ -33,16 +34,17 @@ func (n *Node) startJobs(ctx context.Context, checkpoints *audit.Checkpointer, s
 		defer ticker.Stop()
 		return checkpoints.Run(ctx, n.cluster, ticker.C)
 	})
-	job("sealing anew", func() error { return n.resealAll(ctx) })
+	job("tidying up", func() error { return n.tidyUp(ctx) })
 }
 
-// resealAll seals anew what rotations left under old keys, whenever there is something, until ctx ends.
-func (n *Node) resealAll(ctx context.Context) error {
-	ticker := time.NewTicker(resealEvery)
+// tidyUp finishes what operators began, whenever there is something, until ctx ends: it seals anew what rotations left under
+// old keys, and deletes the rows of dropped tables that a crash left behind.
+func (n *Node) tidyUp(ctx context.Context) error {
+	ticker := time.NewTicker(tidyEvery)
 	defer ticker.Stop()
 	for {
-		if err := n.resealOnce(ctx); err != nil && ctx.Err() == nil {
-			n.logger.Warn("sealing anew", "error", err)
+		if err := n.tidyProjects(ctx); err != nil && ctx.Err() == nil {
+			n.logger.Warn("tidying up", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -53,39 +55,57 @@ func (n *Node) resealAll(ctx context.Context) error {
 	}
 }
 
-// resealOnce finds the projects that have more than one key version, and seals their rows under the newest.
-func (n *Node) resealOnce(ctx context.Context) error {
+func (n *Node) tidyProjects(ctx context.Context) error {
+	scopes, err := n.projects()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, s := range scopes {
+		err := n.parts.sql.Purge(ctx, storage.JobActor(s.tenant, s.project, "deleting dropped tables"))
+		if err == nil && s.keys > 1 {
+			var sealed int
+			sealed, err = n.store.Reseal(ctx, storage.JobActor(s.tenant, s.project, "sealing anew"))
+			n.logger.Info("sealed anew under the project's new key", "project", s.project, "values", sealed)
+		}
+		if err != nil && !storage.IsNotFound(err) { // a project may be deleted meanwhile
+			errs = append(errs, fmt.Errorf("project %s: %w", s.project, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// A scope is a project, and how many versions of its key there are.
+type scope struct {
+	tenant, project storage.ID
+	keys            int
+}
+
+// projects lists every project that has keys.
+func (n *Node) projects() (all []scope, err error) {
 	snap, err := n.cluster.Local()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	type scope struct{ tenant, project storage.ID }
-	var due []scope
+	defer snap.Release()
 	tenants, err := snap.Tenants()
+	if err != nil {
+		return nil, err
+	}
 	for _, t := range tenants {
-		var projects []storage.ID
-		if projects, err = snap.Projects(t); err != nil {
-			break
+		projects, err := snap.Projects(t)
+		if err != nil {
+			return nil, err
 		}
 		for _, p := range projects {
-			versions, _, werr := snap.Wrapped(t, p)
-			if err = errors.Join(err, werr); len(versions) > 1 {
-				due = append(due, scope{t, p})
+			versions, _, err := snap.Wrapped(t, p)
+			if err != nil {
+				return nil, err
 			}
+			all = append(all, scope{t, p, len(versions)})
 		}
 	}
-	snap.Release()
-	if err != nil {
-		return err
-	}
-	for _, s := range due {
-		sealed, err := n.store.Reseal(ctx, storage.JobActor(s.tenant, s.project, "sealing anew"))
-		if err != nil {
-			return err
-		}
-		n.logger.Info("sealed anew under the project's new key", "project", s.project, "values", sealed)
-	}
-	return nil
+	return all, nil
 }
 
 // A RotateKeyRequest names a project.

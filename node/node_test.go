@@ -6,15 +6,18 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"path"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"bulwark/node/config"
+	"bulwark/web/client"
 )
 
 // testConfig is a configuration for a node on a data folder, on ports that are free.
@@ -177,4 +180,58 @@ func TestThinRun(t *testing.T) {
 	own(bob, "bob's")
 	c.do(204, "POST", "/auth/v1/logout?scope=global", ann.AccessToken, map[string]string{}, nil)
 	c.do(403, "GET", "/auth/v1/user", ann.AccessToken, nil, nil)
+}
+
+// TestRotate rotates a project's data key while it is in use: rows stay readable, and the old key is gone in the end.
+func TestRotate(t *testing.T) {
+	t.Parallel()
+	n := open(t, testConfig(t, filepath.Join(t.TempDir(), "data")))
+	c := newCaller(t, n)
+	var ann signedIn
+	c.do(200, "POST", "/auth/v1/signup", "", map[string]string{"email": "ann@example.com", "password": "a long password"}, &ann)
+	rows := make([]map[string]string, 700)
+	for i := range rows {
+		rows[i] = map[string]string{"body": fmt.Sprint("row ", i)}
+	}
+	c.do(201, "POST", "/rest/v1/notes", ann.AccessToken, rows, nil)
+	versions := func() int {
+		all, err := n.projects()
+		if err != nil || len(all) != 1 {
+			t.Fatalf("the projects are %v, %v", all, err)
+		}
+		return all[0].keys
+	}
+	ref := path.Base(c.demo.URL)
+	cl, err := client.New(client.Options{Socket: client.SocketPath(n.cfg.Data)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Call(t.Context(), cl, RotateKeyRoute, RotateKeyRequest{Ref: ref}); err != nil {
+		t.Fatal(err)
+	}
+	var got []struct{ Body string }
+	c.do(200, "GET", "/rest/v1/notes?select=body", ann.AccessToken, nil, &got)
+	if len(got) != len(rows) {
+		t.Errorf("%d rows after the rotation, want %d", len(got), len(rows))
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	for versions() > 1 && time.Now().Before(deadline) {
+		snap, err := n.cluster.Local()
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed := n.cluster.Changed(snap.Revision())
+		snap.Release()
+		select {
+		case <-changed:
+		case <-time.After(time.Second):
+		}
+	}
+	if v := versions(); v != 1 {
+		t.Errorf("there are %d key versions after the rows were sealed anew", v)
+	}
+	c.do(200, "GET", "/rest/v1/notes?select=body", ann.AccessToken, nil, &got)
+	if len(got) != len(rows) {
+		t.Errorf("%d rows under the new key, want %d", len(got), len(rows))
+	}
 }

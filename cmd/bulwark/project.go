@@ -3,7 +3,9 @@ package main
 import (
 	"github.com/spf13/cobra"
 
+	"bulwark/node"
 	"bulwark/security/tenant"
+	"bulwark/web/api"
 )
 
 func (a *app) projectCommand() *cobra.Command {
@@ -23,8 +25,13 @@ func (a *app) projectCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			status, err := call(cmd.Context(), a, api.StatusRoute, api.Empty{})
+			if err != nil {
+				return err
+			}
 			return a.print(p, func() error {
-				if err := a.fields("project", p.Name, "ref", p.Ref, "tenant", t.Name, "id", p.ID.String()); err != nil {
+				url := status.URL + "/p/" + p.Ref
+				if err := a.fields("project", p.Name, "ref", p.Ref, "url", url, "tenant", t.Name, "id", p.ID.String()); err != nil {
 					return err
 				}
 				return a.say("\nMake its keys with: bulwark apikey create -p %s --kind publishable --name web", p.Ref)
@@ -76,7 +83,24 @@ func (a *app) projectCommand() *cobra.Command {
 		},
 	}
 	remove.Flags().BoolVar(&sure, "yes", false, "do not ask")
-	return group("project", "Create, list and delete projects", create, list, remove)
+
+	rotate := &cobra.Command{
+		Use: "rotate-key REF", Short: "Give a project a new data key",
+		Long: `Give a project a new data key, in one entry of the log. New writes use it at once;
+what is sealed under the old key is sealed anew in the background, and then the
+old key is destroyed. Nothing stops meanwhile.`,
+		Example: "  bulwark project rotate-key abcdefghijklmnopqrst", Args: exactly("REF"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			reply, err := call(cmd.Context(), a, node.RotateKeyRoute, node.RotateKeyRequest{Ref: args[0]})
+			if err != nil {
+				return err
+			}
+			return a.print(reply, func() error {
+				return a.say("project %s has a new data key; what was sealed before is sealed anew in the background", clean(args[0]))
+			})
+		},
+	}
+	return group("project", "Create, list and delete projects, and rotate their keys", create, list, remove, rotate)
 }
 
 // needProject refuses a command line without -p.

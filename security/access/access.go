@@ -51,6 +51,8 @@ func New() *Guard {
 			"audit.checkpoint": ours,
 			"audit.index":      node,
 			"key.rotate":       manage,
+			"schema.read":      ours,
+			"schema.purge":     ours,
 		},
 		resources: map[string]kinds{
 			"rows":        clients,
