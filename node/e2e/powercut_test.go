@@ -12,10 +12,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
+	"unsafe"
 )
 
 const (
@@ -81,14 +81,15 @@ func (d *disk) unmount(t *testing.T) {
 // (Linux, fs/ext4/ext4.h: EXT4_IOC_SHUTDOWN, EXT4_GOING_FLAGS_NOLOGFLUSH.)
 func (d *disk) cut(t *testing.T) {
 	t.Helper()
-	const shutdown, noLogFlush = 0x8004587d, 2
+	const shutdown = 0x8004587d
+	noLogFlush := uint32(2)
 	f, err := os.Open(d.at)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := unix.IoctlSetPointerInt(int(f.Fd()), shutdown, noLogFlush); err != nil {
-		t.Fatalf("cutting the power: %v", err)
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), shutdown, uintptr(unsafe.Pointer(&noLogFlush))); errno != 0 {
+		t.Fatalf("cutting the power: %v", errno)
 	}
 }
 
