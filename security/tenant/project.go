@@ -113,6 +113,10 @@ func (d *Directory) CreateProject(ctx context.Context, by storage.Actor, name st
 	if err := set.check(); err != nil {
 		return Project{}, err
 	}
+	// The directory would refuse it later, when the project was made already.
+	if by.Tenant() == storage.System {
+		return Project{}, storage.Errorf(storage.BadInput, "no_tenant", "the system tenant has no projects: name a tenant, or create one")
+	}
 	ctx, cancel := context.WithTimeout(ctx, creating)
 	defer cancel()
 	if err := d.sweep(ctx, by.Tenant()); err != nil {
