@@ -340,7 +340,7 @@ func TestRefusedFolders(t *testing.T) {
 		"contents missing": {func(t *testing.T, dir string) { os.Remove(dir + "/log/contents") }, node, "damaged"},
 		"mark damaged":     {func(t *testing.T, dir string) { flip(t, dir+"/log/mark", 40) }, node, "damaged"},
 		"log missing":      {func(t *testing.T, dir string) { os.RemoveAll(dir + "/log") }, node, "missing"},
-		"segment missing":  {func(t *testing.T, dir string) { os.Remove(segment(dir)); os.Remove(dir + "/log/mark") }, node, "cut or put back"},
+		"segment missing":  {func(t *testing.T, dir string) { os.Remove(segment(dir)); os.Remove(dir + "/log/mark") }, node, "has lost its segment"},
 		"entry damaged":    {func(t *testing.T, dir string) { flip(t, segment(dir), 5000) }, node, "damaged"},
 		"later version": {func(t *testing.T, dir string) {
 			rewrite(t, dir+"/log/mark", func(b []byte) { b[15] = 9 })

@@ -70,6 +70,7 @@ type Config struct {
 	InFlight    int           // batches under way at a time; default 1
 	SegmentSize int           // bytes of one file of the log, taken from the disk at once; default 16 MiB
 	MarkBytes   int64         // bytes written to the log between marks, after which it is cut; default 64 MiB
+	MinFree     int64         // bytes of the disk below which writes are refused; default 64 MiB
 	Trailing    uint64        // entries of the log kept behind a mark, for nodes that lag; default 128
 }
 
@@ -97,6 +98,7 @@ func (c *Config) check() error {
 	setDefault(&c.InFlight, 1)
 	setDefault(&c.SegmentSize, 16<<20)
 	setDefault(&c.MarkBytes, 64<<20)
+	setDefault(&c.MinFree, minFree)
 	setDefault(&c.Trailing, 128)
 	if c.Lease > c.Heartbeat {
 		return errors.New("a leader's lease must not be longer than the heartbeat timeout")
@@ -131,6 +133,7 @@ type Cluster struct {
 	closeErr error
 	stop     context.CancelFunc // ends the goroutines in running
 	running  sync.WaitGroup
+	disk     disk
 	full     chan struct{} // the log has grown by MarkBytes
 
 	leadership sync.Mutex
@@ -156,6 +159,7 @@ func open(c Config, wrap func(store) store) (*Cluster, error) {
 		failed: make(chan struct{}), dead: make(chan struct{}), closing: make(chan struct{}),
 		full: make(chan struct{}, 1), turned: make(chan struct{}),
 	}
+	n.disk = disk{dir: c.Dir, need: c.MinFree}
 	n.proposals.init()
 	n.reads.init()
 	if err := n.openFiles(wrap); err != nil {
@@ -278,7 +282,7 @@ func (c *Cluster) checkContents() error {
 	if k := c.marks.get(); k != nil {
 		held = max(k.Index, k.Persisted)
 	}
-	for _, s := range log.Segments {
+	for i, s := range log.Segments {
 		path := filepath.Join(dir, segment.FileName(s))
 		if _, err := os.Stat(path); err == nil {
 			if s.SealTime.IsZero() {
@@ -287,6 +291,10 @@ func (c *Cluster) checkContents() error {
 			held = max(held, s.MaxIndex)
 		} else if !s.SealTime.IsZero() || !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("the log in %s: %w; %w", dir, err, errDamaged)
+		} else if i == 0 && len(table.data.Stable) > 0 {
+			// raft-wal names a segment before it makes it. The first one is made before raft stores a term; every later one
+			// follows one that is complete.
+			return fmt.Errorf("the log in %s has lost its segment %s: %w", dir, segment.FileName(s), errDamaged)
 		}
 	}
 	return c.checkHeld(held)
@@ -311,7 +319,7 @@ func (c *Cluster) checkTogether(applied uint64) error {
 	if applied < persisted {
 		return fmt.Errorf("the database holds entries up to %d, but the log in %s knows that it held them up to %d: it was put back to an older copy; restore this node from the others or from a snapshot", applied, dir, persisted)
 	}
-	if err := checkLog(c.wal, dir, after); err != nil {
+	if err := checkLog(c.wal, dir, after, applied); err != nil {
 		return err
 	}
 	last, err := c.wal.LastIndex()
@@ -567,6 +575,7 @@ type Status struct {
 	LogBytes             int64  // on the disk
 	Voters               []Voter
 	Failure              string
+	DiskFull             string // why nothing can be written now; "" while there is room
 	Entries, Batches     uint64 // proposed through this node, and the writes of the log that they took
 	Rounds, SharedByThem uint64 // rounds of confirming leadership, and the reads that they served
 }
@@ -592,6 +601,9 @@ func (c *Cluster) Status() Status {
 	}
 	if k := c.marks.get(); k != nil {
 		s.Marked = k.Index
+	}
+	if err := c.disk.full(c.config.MinFree); err != nil {
+		s.DiskFull = err.Error()
 	}
 	if s.Role == "shutdown" {
 		s.Role = "stopped"

@@ -61,8 +61,9 @@ func openFull(t *testing.T, dir string, state *memState, node, id storage.ID) (*
 	return c, d
 }
 
-// stopped wants that c says what stopped it, goes on showing what it holds, and can be closed.
-func stopped(t *testing.T, c *cluster.Cluster, tenant storage.ID, want string) {
+// stopped wants that c says what stopped it, goes on showing what it holds, and can be closed. A node that led alone must
+// still answer reads, and one that never led must not: its log may hold what its state does not.
+func stopped(t *testing.T, c *cluster.Cluster, tenant storage.ID, led bool, want string) {
 	t.Helper()
 	select {
 	case <-c.Failed():
@@ -81,7 +82,13 @@ func stopped(t *testing.T, c *cluster.Cluster, tenant storage.ID, want string) {
 	if errors.As(err, &doubt) {
 		t.Errorf("a write that was never tried is in doubt: %v", err)
 	}
-	if _, err := c.Snapshot(within(t, 10*time.Second)); storage.FaultOf(err) != storage.Unavailable {
+	switch s, err := c.Snapshot(within(t, 10*time.Second)); {
+	case led && err == nil:
+		if get(t, s, tenant, "before") != "v" {
+			t.Error("a read does not see what was acknowledged")
+		}
+		s.Release()
+	case led, storage.FaultOf(err) != storage.Unavailable:
 		t.Errorf("a read answers %v", err)
 	}
 	s, err := c.Local()
@@ -112,7 +119,7 @@ func TestDiskRefusesTheLog(t *testing.T) {
 	if !errors.As(err, &doubt) || storage.FaultOf(err) != storage.Unavailable {
 		t.Errorf("the write that the disk refused answers %v", err)
 	}
-	stopped(t, c, tenant, "the disk refused a write")
+	stopped(t, c, tenant, true, "the disk refused a write")
 
 	// With room on the disk the node goes on, and the write in doubt is settled by proposing it again.
 	c, _ = openFull(t, dir, state, node, id)
@@ -141,7 +148,7 @@ func TestDiskRefusesTheTerm(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			stopped(t, c, tenant, "the disk refused a write")
+			stopped(t, c, tenant, false, "the disk refused a write")
 		})
 	}
 }
@@ -159,7 +166,7 @@ func TestDiskRefusesARead(t *testing.T) {
 	d.reads.Store(true)
 	c, err := cluster.OpenOver(single(t, dir, state, node, id), func(s cluster.Store) cluster.Store { d.Store = s; return d })
 	if err == nil {
-		stopped(t, c, tenant, "reading the log")
+		stopped(t, c, tenant, false, "reading the log")
 	} else if !strings.Contains(err.Error(), "input/output error") && !errors.Is(err, syscall.EIO) {
 		t.Error(err)
 	}
@@ -177,7 +184,7 @@ func TestDatabaseFails(t *testing.T) {
 	if _, err := c.Propose(within(t, 10*time.Second), put(tenant, "during", "v")); err == nil {
 		t.Error("a write that the database cannot keep was acknowledged")
 	}
-	stopped(t, c, tenant, "no space left for the database")
+	stopped(t, c, tenant, true, "no space left for the database")
 }
 
 // TestLaterFormat replays an entry that a later version wrote.
@@ -196,7 +203,7 @@ func TestLaterFormat(t *testing.T) {
 	if !errors.As(err, &doubt) {
 		t.Errorf("the write answers %v", err)
 	}
-	stopped(t, c, tenant, "format")
+	stopped(t, c, tenant, true, "format")
 	if index, _ := state.Applied(); index == 0 {
 		t.Error("nothing was applied")
 	}
@@ -347,4 +354,41 @@ func FuzzSmallFile(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestDiskAlmostFull refuses writes before the disk does, and goes on by itself.
+func TestDiskAlmostFull(t *testing.T) {
+	t.Parallel()
+	dir, state, node, id, tenant := t.TempDir(), newMemState(), newID(), newID(), newID()
+	c, _ := openFull(t, dir, state, node, id)
+	mustPropose(t, c, put(tenant, "before", "v"))
+	if s := c.Status(); s.DiskFull != "" {
+		t.Errorf("there is room, but its status is %q", s.DiskFull)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	config := single(t, dir, state, node, id)
+	config.MinFree = 1 << 60
+	c, err := cluster.Open(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var e *storage.Error
+	_, err = c.Propose(within(t, 10*time.Second), put(tenant, "during", "v"))
+	if !errors.As(err, &e) || e.Fault != storage.Unavailable || e.Code != "disk_full" {
+		t.Errorf("a write answers %v", err)
+	}
+	s, err := c.Snapshot(within(t, 10*time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Release()
+	if now := c.Status(); now.Role != "leader" || now.DiskFull == "" {
+		t.Errorf("its status is %+v", now)
+	}
+	if get(t, s, tenant, "before") != "v" || get(t, s, tenant, "during") != "" {
+		t.Error("it does not hold what was acknowledged, or holds what was refused")
+	}
 }

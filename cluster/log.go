@@ -19,6 +19,8 @@ import (
 	walfs "github.com/hashicorp/raft-wal/fs"
 	"github.com/hashicorp/raft-wal/segment"
 	"github.com/hashicorp/raft-wal/types"
+
+	"bulwark/storage/entry"
 )
 
 // codecID names the encoding below in the log's table of contents. A later encoding takes the next number.
@@ -295,7 +297,7 @@ func checkTail(dir string, last uint64) error {
 
 // checkLog reads every entry of the log once, so that a damaged one is found before raft, which panics, finds it. after is
 // the index up to which the node's mark makes the log unnecessary.
-func checkLog(w raft.LogStore, dir string, after uint64) error {
+func checkLog(w raft.LogStore, dir string, after, applied uint64) error {
 	first, err := w.FirstIndex()
 	if err != nil {
 		return err
@@ -317,8 +319,28 @@ func checkLog(w raft.LogStore, dir string, after uint64) error {
 			return fmt.Errorf("the log in %s, entry %d: it is another entry; %w", dir, i, errDamaged)
 		}
 		term = l.Term
+		if err := checkFormat(&l, applied); err != nil {
+			return fmt.Errorf("the log in %s, entry %d: %w", dir, i, err)
+		}
 	}
 	return checkTail(dir, last)
+}
+
+// checkFormat makes sure that this version can read an entry which the database, that holds entries up to applied, still
+// needs. The state machine would stop over it, too: but by then the log has been written to.
+func checkFormat(l *raft.Log, applied uint64) error {
+	if l.Type != raft.LogCommand || len(l.Data) == 0 || l.Index <= applied {
+		return nil
+	}
+	_, err := entry.DecodeBatch(l.Data)
+	var newer *entry.NewerFormatError
+	switch {
+	case errors.As(err, &newer):
+		return newer
+	case err != nil:
+		return fmt.Errorf("%w; %w", err, errDamaged)
+	}
+	return nil
 }
 
 // logSize is the number of bytes that the log takes on the disk.

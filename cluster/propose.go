@@ -129,6 +129,9 @@ func (c *Cluster) Propose(ctx context.Context, e *entry.Entry) (entry.Outcome, e
 		return entry.Outcome{}, storage.Errorf(storage.TooLarge, "entry_too_large",
 			"the transaction takes %d bytes and the limit is %d: write less at a time", len(p.encoded), c.config.MaxEntry)
 	}
+	if err := c.disk.takes(e); err != nil {
+		return entry.Outcome{}, err
+	}
 	if err := c.lead(ctx); err != nil {
 		return entry.Outcome{}, err
 	}

@@ -30,15 +30,21 @@ func (c *Cluster) readIndex(ctx context.Context) (uint64, error) {
 	if index, ok := c.aloneIndex(); ok {
 		return index, nil
 	}
+	if c.frozen() {
+		return 0, nil
+	}
 	ctx, cancel := c.patience(ctx)
 	defer cancel()
 	for {
 		turned := c.turns()
+		if c.frozen() {
+			return 0, nil
+		}
 		if err := c.usable(); err != nil {
 			return 0, err
 		}
 		if c.raft.State() == raft.Leader {
-			index, err := c.reads.join(ctx, c.closing)
+			index, err := c.reads.join(ctx, c.closing, c.failed)
 			if err == nil {
 				return index, nil
 			}
@@ -74,6 +80,23 @@ func (c *Cluster) aloneIndex() (uint64, bool) {
 	return index, ok
 }
 
+// frozen reports whether this node has failed, after it led, as its cluster's only voter. Then its state holds every entry
+// that was ever acknowledged: those from before by the time that it consumed one of its own term, later ones before they were
+// acknowledged, and nobody else could acknowledge any. What was in doubt when the node failed may appear when it is opened
+// again; nobody was told that it happened, nor that it did not.
+func (c *Cluster) frozen() bool {
+	select {
+	case <-c.closing:
+		return false
+	default:
+	}
+	if c.failure.Load() == nil {
+		return false
+	}
+	_, consumed := c.fsm.Consumed()
+	return consumed != 0 && consumed == c.raft.CurrentTerm() && c.alone()
+}
+
 // rounds confirm that this node leads, once for all readers that wait when a round begins.
 type rounds struct {
 	mu      sync.Mutex
@@ -104,7 +127,7 @@ func (r *rounds) kick() {
 
 // join waits for the next round to begin, and for its answer. It never joins one that has begun: that one's index may be
 // older than an entry that was acknowledged since.
-func (r *rounds) join(ctx context.Context, closing <-chan struct{}) (uint64, error) {
+func (r *rounds) join(ctx context.Context, closing, failed <-chan struct{}) (uint64, error) {
 	mine := make(chan answer, 1)
 	r.mu.Lock()
 	r.waiting = append(r.waiting, mine)
@@ -114,6 +137,8 @@ func (r *rounds) join(ctx context.Context, closing <-chan struct{}) (uint64, err
 	case a := <-mine:
 		return a.index, a.err
 	case <-closing:
+		return 0, raft.ErrRaftShutdown
+	case <-failed: // no more rounds are held
 		return 0, raft.ErrRaftShutdown
 	case <-ctx.Done():
 		return 0, ctx.Err()
