@@ -62,6 +62,7 @@ type DB struct {
 	keys     *keyring
 	recent   memory
 	lastTx   int // the id of the newest transaction in the file
+	firstTx  int // what it was when the file was opened
 	failed   error
 	broken   bool // a batch may be half in active
 	closed   bool
@@ -131,7 +132,7 @@ func (db *DB) load() error {
 		if err != nil {
 			return err
 		}
-		db.lastTx = tx.ID()
+		db.lastTx, db.firstTx = tx.ID(), tx.ID()
 		db.active = newLayer(info.Index, info.Revision)
 		db.persisted.Store(info.Index)
 		err = tx.Bucket(recentBucket).ForEach(func(k, v []byte) error {
@@ -266,7 +267,7 @@ func (db *DB) Close() error {
 		// Closing would wait for ever. The process is about to end, and the file is as the last commit left it.
 		return err
 	}
-	if err == nil {
+	if err == nil && db.wrote() {
 		// One more transaction comes, which moves no layer: what is published may be laid over it, too.
 		db.mu.Lock()
 		db.lastTx++
@@ -275,6 +276,14 @@ func (db *DB) Close() error {
 		err = guard(db.leaveFreelist)
 	}
 	return errors.Join(err, db.bolt.Close())
+}
+
+// wrote reports whether the file was written since it was opened. One that was not is left as it is to the last byte: what
+// else the node needs may have been found damaged, and somebody will want to look.
+func (db *DB) wrote() bool {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.lastTx != db.firstTx
 }
 
 // leaveFreelist writes the list of free pages, which commits leave out, so that the next Open need not read every page.
