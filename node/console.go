@@ -163,7 +163,7 @@ func (n *Node) readiness(context.Context) []api.ReadyState {
 	if n.ring.Sealed() {
 		seal = "sealed: run `bulwark operator unseal`"
 	}
-	return []api.ReadyState{part("seal", seal), part("log", log), part("database", database)}
+	return []api.ReadyState{part("seal", seal), part("disk", c.DiskFull), part("log", log), part("database", database)}
 }
 
 // URL is where clients reach the node.

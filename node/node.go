@@ -26,6 +26,7 @@ import (
 	"bulwark/security/keys"
 	"bulwark/storage"
 	"bulwark/storage/bolt"
+	"bulwark/storage/entry"
 	"bulwark/web"
 	"bulwark/web/api"
 )
@@ -144,6 +145,9 @@ func listen(addr string) (net.Listener, error) {
 // openFiles opens everything in the data folder, and makes what a new one needs. It returns the root key, where that needs
 // nobody to be asked; the caller clears it.
 func (n *Node) openFiles(nodes net.Listener) (root []byte, err error) {
+	if err := cluster.CheckDisk(n.cfg.Data); err != nil {
+		return nil, err
+	}
 	fresh, err := n.openHeader()
 	if err != nil {
 		return nil, err
@@ -152,6 +156,9 @@ func (n *Node) openFiles(nodes net.Listener) (root []byte, err error) {
 		return nil, err
 	}
 	if n.id, err = n.nodeID(fresh); err != nil {
+		return root, err
+	}
+	if err := n.checkDatabase(); err != nil {
 		return root, err
 	}
 	n.state, err = bolt.Open(bolt.Options{
@@ -193,7 +200,8 @@ func (n *Node) openHeader() (fresh bool, err error) {
 		return false, err
 	}
 	names, err := os.ReadDir(n.cfg.Data)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	made := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !made {
 		return false, fmt.Errorf("reading the data folder: %w", err)
 	}
 	if len(names) > 0 {
@@ -211,6 +219,10 @@ func (n *Node) openHeader() (fresh bool, err error) {
 	}
 	header, root, err := keys.Init(n.cfg.Data, seal, n.opts.Random)
 	if err != nil {
+		if made {
+			// It is empty; if it cannot be removed, that harms nobody.
+			_ = os.Remove(n.cfg.Data)
+		}
 		return false, err
 	}
 	clear(root) // it is read back, as at every later start
@@ -231,6 +243,19 @@ func (n *Node) nodeID(fresh bool) (storage.ID, error) {
 	return id, err
 }
 
+// checkDatabase refuses to make a database beside a log that has one: it was lost, and an empty one would not be it.
+func (n *Node) checkDatabase() error {
+	path := filepath.Join(n.cfg.Data, databaseName)
+	_, err := os.Lstat(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil // it is there, or opening it says what is wrong
+	}
+	if _, _, err := cluster.Identity(filepath.Join(n.cfg.Data, logName)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return fmt.Errorf("the database %s is not there, but its log is: put it back, or restore this node from a snapshot", path)
+}
+
 // Sealed reports whether the node waits for its root key.
 func (n *Node) Sealed() bool { return n.ring.Sealed() }
 
@@ -242,7 +267,19 @@ func (n *Node) Wait(ctx context.Context) error {
 	case err := <-n.failed:
 		return err
 	case <-n.cluster.Failed():
-		return n.cluster.Err()
+	}
+	err := n.cluster.Err()
+	var newer *entry.NewerFormatError
+	if errors.As(err, &newer) || errors.Is(err, entry.ErrDamaged) {
+		return err
+	}
+	// A disk that refuses writes must not take reading and the console with it.
+	n.logger.Error("the node goes on without its log: what it holds can be read, and nothing changed; mend the cause and start it again", "error", err)
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-n.failed:
+		return err
 	}
 }
 

@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -87,6 +88,13 @@ func (l *readLog) flushLocked() {
 }
 
 func (l *readLog) record(gathered map[readKey]*readCount) {
+	// A page of the database that cannot be read must not end the process.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			l.db.guards.Logger.Error("recording read events", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+		}
+	}()
 	byTenant := map[ID][]*Event{}
 	for k, e := range gathered {
 		byTenant[k.tenant] = append(byTenant[k.tenant], &Event{

@@ -22,6 +22,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -228,6 +229,9 @@ func FromConsole(r *http.Request) bool { return r.Context().Value(consoleKey) !=
 
 // serve is the chain that the package comment names, for one request.
 func (s *Server) serve(rw http.ResponseWriter, r *http.Request, console bool) {
+	// A page of the database that cannot be read is this request's misfortune, and not the end of the process. net/http has
+	// a goroutine for each connection, and nothing else runs on it.
+	debug.SetPanicOnFault(true)
 	start := s.cfg.Now()
 	w := &response{ResponseWriter: rw, timeout: s.cfg.RequestTimeout}
 	id := s.requestID()
