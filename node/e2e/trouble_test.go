@@ -1,0 +1,886 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"crypto/sha256"
+	bin "encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	bbolt "go.etcd.io/bbolt"
+)
+
+// A folder is a data folder and the key file that opens it.
+type folder struct{ data, key string }
+
+// copyOf copies a folder, so that one test can damage it.
+func copyOf(t testing.TB, from folder) folder {
+	t.Helper()
+	data := filepath.Join(t.TempDir(), "data")
+	to := folder{data, data + ".key"}
+	copyTree(t, from.data, to.data)
+	b, err := os.ReadFile(from.key)
+	if err == nil {
+		err = os.WriteFile(to.key, b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+// copyTree copies the regular files of a folder, with their modes.
+func copyTree(t testing.TB, from, to string) {
+	t.Helper()
+	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		switch {
+		case d.IsDir():
+			return os.MkdirAll(filepath.Join(to, rel), info.Mode().Perm())
+		case info.Mode().IsRegular():
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(filepath.Join(to, rel), b, info.Mode().Perm())
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// state is all that is in a folder and beside it: names, modes, sizes, and what is in the files. A folder that is not there
+// has none.
+func state(t testing.TB, data string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	err := filepath.WalkDir(filepath.Dir(data), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		out[path] = info.Mode().String()
+		if info.Mode().IsRegular() {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			sum := sha256.Sum256(b)
+			out[path] += fmt.Sprintf(" %d bytes %s", len(b), hex.EncodeToString(sum[:8]))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// changed says what differs between two states.
+func changed(before, after map[string]string) (out []string) {
+	for path, was := range before {
+		switch is, ok := after[path]; {
+		case !ok:
+			out = append(out, path+" is gone")
+		case is != was:
+			out = append(out, path+" was "+was+" and is "+is)
+		}
+	}
+	for path := range after {
+		if _, ok := before[path]; !ok {
+			out = append(out, path+" is new")
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// refused starts a node that must not start, and expects what the package promises: an exit code, one line that says what is
+// wrong and what to do (with --json one object), and not one byte changed.
+func refused(t testing.TB, data, want string, args ...string) {
+	t.Helper()
+	before := state(t, data)
+	for _, format := range []string{"", "--json"} {
+		args := append([]string{"serve", "--data", data, "--listen", "localhost:0", "--cluster-listen", "localhost:0"}, args...)
+		if format != "" {
+			args = append(args, format)
+		}
+		out, errs, code := runFor(t, 15*time.Second, args...)
+		if code < 1 || code > 6 {
+			t.Errorf("exit code %d\n%s%s", code, out, errs)
+		}
+		if out != "" {
+			t.Errorf("it said on standard output: %s", out)
+		}
+		line := oneLine(t, errs)
+		if format != "" {
+			var e struct {
+				Code, Message string
+				Exit          int `json:"exit_code"`
+			}
+			if err := json.Unmarshal([]byte(line), &e); err != nil || e.Code == "" || e.Exit != code {
+				t.Errorf("with --json it said %q: %v", line, err)
+			}
+			line = "bulwark: " + e.Message
+		}
+		if !strings.HasPrefix(line, "bulwark: ") || !regexp.MustCompile(want).MatchString(line) {
+			t.Errorf("it said %q, which is not like %q", line, want)
+		}
+		if diff := changed(before, state(t, data)); len(diff) > 0 {
+			t.Errorf("it changed the folder:\n%s", strings.Join(diff, "\n"))
+		}
+	}
+}
+
+// oneLine returns the only line that is not of the log.
+func oneLine(t testing.TB, errs string) string {
+	t.Helper()
+	var lines []string
+	for line := range strings.Lines(errs) {
+		if !strings.HasPrefix(line, "time=") {
+			lines = append(lines, strings.TrimRight(line, "\n"))
+		}
+	}
+	if len(lines) != 1 {
+		t.Errorf("it said %d lines and not one:\n%s", len(lines), errs)
+		return ""
+	}
+	return lines[0]
+}
+
+// runFor is run for a command that may not take longer than a time.
+func runFor(t testing.TB, most time.Duration, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	cmd := exec.Command(binary(t), args...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	timer := time.AfterFunc(most, func() { _ = cmd.Process.Kill() })
+	defer timer.Stop()
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// filled makes a data folder with a few hundred rows, and stops its node.
+func filled(t testing.TB) (folder, *process, session) {
+	t.Helper()
+	data := filepath.Join(t.TempDir(), "data")
+	p := serve(t, data)
+	who := p.signUp(t, "somebody@example.com")
+	p.insert(t, who, 300)
+	p.stop(t)
+	return folder{data, data + ".key"}, p, who
+}
+
+// insert inserts rows of a kilobyte in one request.
+func (p *process) insert(t testing.TB, who session, n int) {
+	t.Helper()
+	rows := make([]map[string]string, n)
+	for i := range rows {
+		rows[i] = map[string]string{"body": filler(i)}
+	}
+	if status, b, err := p.do(t.Context(), "POST", "/rest/v1/notes", who.AccessToken, rows); err != nil || status != http.StatusCreated {
+		t.Fatalf("inserting %d rows: %d %s %v", n, status, b, err)
+	}
+}
+
+// TestRefusedStart starts nodes that must not start.
+func TestRefusedStart(t *testing.T) {
+	good, p, _ := filled(t)
+	other, _, _ := filled(t)
+	crashed := crashedFolder(t, good, p)
+	cases := []struct {
+		name    string
+		from    folder
+		prepare func(t *testing.T, f folder) (args []string)
+		want    string
+	}{
+		{"wrong root key", good, func(t *testing.T, f folder) []string {
+			replace(t, f.key, other.key)
+			return nil
+		}, `key.*(cluster|right)`},
+		{"damaged root key", good, func(t *testing.T, f folder) []string {
+			write(t, f.key, []byte("nonsense\n"))
+			return nil
+		}, `key`},
+		{"no root key", good, func(t *testing.T, f folder) []string {
+			// The header names the first folder's file, which must not serve a copy that has lost its own.
+			b := bytes.ReplaceAll(read(t, filepath.Join(f.data, "seal.json")), []byte(good.key), []byte(f.key+"x"))
+			write(t, filepath.Join(f.data, "seal.json"), resum(t, b))
+			remove(t, f.key)
+			return nil
+		}, `key file .* is not there: put it back`},
+		{"root key for others to read", good, func(t *testing.T, f folder) []string {
+			if err := os.Chmod(f.key, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			return nil
+		}, `can be read by others .*chmod 600`},
+		{"root key inside the folder", good, func(t *testing.T, f folder) []string {
+			return []string{"--key-file", filepath.Join(f.data, "key")}
+		}, `inside the data folder.*put it elsewhere`},
+		{"seal of a newer format", good, func(t *testing.T, f folder) []string {
+			edit(t, filepath.Join(f.data, "seal.json"), `"format": 1`, `"format": 2`)
+			return nil
+		}, `seal.json has format 2.*newer`},
+		{"damaged seal", good, func(t *testing.T, f folder) []string {
+			flip(t, filepath.Join(f.data, "seal.json"), 60)
+			return nil
+		}, `seal.json is damaged`},
+		{"empty seal", good, func(t *testing.T, f folder) []string {
+			write(t, filepath.Join(f.data, "seal.json"), nil)
+			return nil
+		}, `seal.json is damaged`},
+		{"no seal", good, func(t *testing.T, f folder) []string {
+			remove(t, filepath.Join(f.data, "seal.json"))
+			return nil
+		}, `not empty and holds no cluster`},
+		{"another cluster's seal", good, func(t *testing.T, f folder) []string {
+			replace(t, filepath.Join(f.data, "seal.json"), filepath.Join(other.data, "seal.json"))
+			replace(t, f.key, other.key)
+			return nil
+		}, `belongs to another cluster`},
+		{"another cluster's database", good, func(t *testing.T, f folder) []string {
+			replace(t, filepath.Join(f.data, "state.db"), filepath.Join(other.data, "state.db"))
+			return nil
+		}, `state.db belongs to another cluster`},
+		{"another cluster's log", good, func(t *testing.T, f folder) []string {
+			removeAll(t, filepath.Join(f.data, "log"))
+			copyTree(t, filepath.Join(other.data, "log"), filepath.Join(f.data, "log"))
+			return nil
+		}, `log .* belongs to another cluster`},
+		{"no database", good, func(t *testing.T, f folder) []string {
+			remove(t, filepath.Join(f.data, "state.db"))
+			return nil
+		}, `database .* (missing|not there)`},
+		{"no log", good, func(t *testing.T, f folder) []string {
+			removeAll(t, filepath.Join(f.data, "log"))
+			return nil
+		}, `log .* missing.*restore`},
+		{"no identity of the log", good, func(t *testing.T, f folder) []string {
+			remove(t, filepath.Join(f.data, "log", "identity"))
+			return nil
+		}, `log.*restore`},
+		{"no contents of the log", good, func(t *testing.T, f folder) []string {
+			remove(t, filepath.Join(f.data, "log", "contents"))
+			return nil
+		}, `no table of contents.*restore`},
+		{"no segment of the log", crashed, func(t *testing.T, f folder) []string {
+			remove(t, segmentOf(t, f))
+			return nil
+		}, `log .*damaged: restore`},
+		{"database of a newer format", good, func(t *testing.T, f folder) []string {
+			newerDatabase(t, filepath.Join(f.data, "state.db"))
+			return nil
+		}, `written by a newer Bulwark.*upgrade this node`},
+		{"identity of a newer format", good, newerSmall("identity"), `later version of bulwark: run that version`},
+		{"contents of a newer format", good, newerSmall("contents"), `later version of bulwark: run that version`},
+		{"mark of a newer format", good, newerSmall("mark"), `later version of bulwark: run that version`},
+		{"damaged identity", good, flipAt("log/identity", 40), `identity: it is damaged: restore`},
+		{"damaged contents", good, flipAt("log/contents", 40), `contents: it is damaged: restore`},
+		{"damaged mark", good, flipAt("log/mark", 40), `mark: it is damaged: restore`},
+		{"entry of a newer format", crashed, func(t *testing.T, f folder) []string {
+			newerEntry(t, f)
+			return nil
+		}, `newer`},
+		{"damaged entry, not yet in the database", crashed, func(t *testing.T, f folder) []string {
+			frames := unpersisted(t, f)
+			flip(t, segmentOf(t, f), frames[0].at+frames[0].size/2)
+			return nil
+		}, `log.*damaged`},
+		{"damaged entry before the mark", good, func(t *testing.T, f folder) []string {
+			frames := framesOf(t, f)
+			flip(t, segmentOf(t, f), frames[len(frames)/2].at+60)
+			return nil
+		}, `log.*damaged`},
+		{"first meta page", good, flipAt("state.db", 20), `state.db: it is damaged: restore.*meta page`},
+		{"second meta page", good, flipAt("state.db", 16<<10+60), `state.db: it is damaged: restore.*meta page`},
+		{"a branch page", good, damagedPage("branch", func(b []byte) { b[8] ^= 0x40 }), `state.db: it is damaged`},
+		{"a leaf page", good, damagedPage("leaf", func(b []byte) { b[16] ^= 0x40 }), `state.db: it is damaged`},
+		{"a page of zeros", good, damagedPage("leaf", func(b []byte) { clear(b) }), `state.db: it is damaged`},
+		{"a branch of zeros", good, damagedPage("branch", func(b []byte) { clear(b) }), `state.db: it is damaged`},
+		{"a page torn in half", good, damagedPage("leaf", func(b []byte) { clear(b[len(b)/2:]) }), `state.db: it is damaged`},
+		{"a database cut short", good, cut("state.db", 64<<10), `state.db: it is damaged`},
+		{"a database cut within a page", good, cut("state.db", 20<<10), `state.db: it is damaged`},
+		{"an empty database", good, cut("state.db", 0), `state.db: it is damaged`},
+		{"a port in use", good, func(t *testing.T, f folder) []string {
+			return []string{"--listen", busy(t)}
+		}, `listening on .*in use.*--listen`},
+		{"a cluster port in use", good, func(t *testing.T, f folder) []string {
+			return []string{"--cluster-listen", busy(t)}
+		}, `listening on .*in use.*--cluster-listen`},
+		{"a folder that is a file", folder{}, func(t *testing.T, f folder) []string {
+			write(t, f.data, []byte("not a folder"))
+			return nil
+		}, `data`},
+		{"a folder of something else", folder{}, func(t *testing.T, f folder) []string {
+			mkdir(t, f.data)
+			write(t, filepath.Join(f.data, "thesis.txt"), []byte("mine"))
+			return nil
+		}, `not empty and holds no cluster`},
+		{"a key file that is there already", folder{}, func(t *testing.T, f folder) []string {
+			write(t, f.key, []byte("the key to something"))
+			return nil
+		}, `exists already`},
+		{"a new folder and a port in use", folder{}, func(t *testing.T, f folder) []string {
+			return []string{"--listen", busy(t)}
+		}, `in use`},
+		{"a new folder and a seal that asks", folder{}, func(*testing.T, folder) []string {
+			return []string{"--seal", "shamir"}
+		}, `operator init`},
+		{"an unknown setting", folder{}, func(t *testing.T, f folder) []string {
+			file := filepath.Join(t.TempDir(), "bulwark.toml")
+			write(t, file, []byte("listn = \"localhost:1\"\n"))
+			return []string{"--config", file}
+		}, `unknown setting "listn": did you mean listen`},
+		{"a value that cannot work", folder{}, func(t *testing.T, f folder) []string {
+			return []string{"--request-timeout", "-1s"}
+		}, `request-timeout: .*not between`},
+		{"a value that is no number", folder{}, func(t *testing.T, f folder) []string {
+			return []string{"--max-connections", "many"}
+		}, `max-connections: must be a whole number`},
+		{"a configuration that is not there", folder{}, func(t *testing.T, f folder) []string {
+			return []string{"--config", f.data + ".toml"}
+		}, `no such file`},
+		{"an unknown flag", folder{}, func(*testing.T, folder) []string {
+			return []string{"--lissen", "x"}
+		}, `unknown flag: --lissen`},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			var f folder
+			if c.from.data == "" {
+				data := filepath.Join(t.TempDir(), "data")
+				f = folder{data, data + ".key"}
+			} else {
+				f = copyOf(t, c.from)
+			}
+			refused(t, f.data, c.want, c.prepare(t, f)...)
+		})
+	}
+}
+
+// TestCopyStarts shows that what TestRefusedStart damages would start without the damage, and keeps its rows.
+func TestCopyStarts(t *testing.T) {
+	t.Parallel()
+	good, p, who := filled(t)
+	crashed := crashedFolder(t, good, p)
+	for _, f := range []folder{copyOf(t, good), copyOf(t, crashed)} {
+		q := serve(t, f.data, "--listen", p.listen)
+		if n := q.count(t, who); n < 300 {
+			t.Errorf("there are %d rows", n)
+		}
+		q.stop(t)
+	}
+}
+
+// count asks how many rows there are.
+func (p *process) count(t testing.TB, who session) int {
+	t.Helper()
+	total := 0
+	for {
+		status, b, err := p.do(t.Context(), "GET", fmt.Sprintf("/rest/v1/notes?select=id&order=id&limit=1000&offset=%d", total), who.AccessToken, nil)
+		if err != nil || status != http.StatusOK {
+			t.Fatalf("counting the rows: %d %s %v", status, b, err)
+		}
+		var page []struct{ ID string }
+		if err := json.Unmarshal(b, &page); err != nil {
+			t.Fatal(err)
+		}
+		if total += len(page); len(page) < 1000 {
+			return total
+		}
+	}
+}
+
+// crashedFolder is a copy of a folder whose node was killed when its log held entries that its database did not.
+func crashedFolder(t testing.TB, good folder, p *process) folder {
+	t.Helper()
+	for range 20 {
+		f := copyOf(t, good)
+		q := serve(t, f.data)
+		who := q.signUp(t, "hasty@example.com")
+		for range 20 {
+			q.insert(t, who, 1)
+		}
+		q.kill()
+		if frames := unpersisted(t, f); len(frames) >= 3 {
+			remove(t, filepath.Join(f.data, "bulwark.sock"))
+			return f
+		}
+	}
+	t.Fatal("the database was faster than the kill, twenty times")
+	return folder{}
+}
+
+// A frame is one entry in a segment of the log: raft-wal's frame holds what package cluster encodes.
+type frame struct {
+	at, size int64 // of the entry in the file
+	index    uint64
+	commit   int64 // of the frame that commits it
+	begin    int64 // of what that frame sums
+}
+
+// framesOf reads the newest segment of the log: a header of 32 bytes, then frames with a type, three zeros and a length, that
+// begin at multiples of eight.
+func framesOf(t testing.TB, f folder) []frame {
+	t.Helper()
+	b := read(t, segmentOf(t, f))
+	var out []frame
+	begin := int64(0)
+	open := 0
+	for at := int64(32); at+8 <= int64(len(b)); {
+		size := int64(bin.LittleEndian.Uint32(b[at+4:]))
+		switch b[at] {
+		case 1:
+			out = append(out, frame{at: at + 8, size: size, index: bin.BigEndian.Uint64(b[at+8:])})
+			at += 8 + (size+7)/8*8
+		case 3:
+			for ; open < len(out); open++ {
+				out[open].commit, out[open].begin = at, begin
+			}
+			at += 8
+			begin = at
+		default:
+			return out
+		}
+	}
+	return out
+}
+
+// unpersisted are the entries of the log that are not yet in the database.
+func unpersisted(t testing.TB, f folder) []frame {
+	t.Helper()
+	db, err := bbolt.Open(filepath.Join(f.data, "state.db"), 0o600, &bbolt.Options{ReadOnly: true, PreLoadFreelist: true, Timeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var index uint64
+	err = db.View(func(tx *bbolt.Tx) error {
+		index = bin.BigEndian.Uint64(tx.Bucket([]byte("meta")).Get([]byte("index")))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(framesOf(t, f), func(e frame) bool { return e.index <= index })
+}
+
+// newerEntry makes the last entry of the log one of a format that nobody knows yet, with every checksum right.
+func newerEntry(t testing.TB, f folder) {
+	t.Helper()
+	path := segmentOf(t, f)
+	b := read(t, path)
+	frames := unpersisted(t, f)
+	e := frames[len(frames)-1]
+	entry := b[e.at : e.at+e.size]
+	extensions := int64(bin.BigEndian.Uint32(entry[33:]))
+	entry[37+extensions] = 0x7f // the first byte of a batch is its format
+	table := crc32.MakeTable(crc32.Castagnoli)
+	bin.BigEndian.PutUint32(entry[e.size-4:], crc32.Checksum(entry[:e.size-4], table))
+	bin.LittleEndian.PutUint32(b[e.commit+4:], crc32.Checksum(b[e.begin:e.commit], table))
+	write(t, path, b)
+}
+
+// newerSmall raises the version of one of the log's small files: after a magic of 8 bytes and a kind of 4.
+func newerSmall(name string) func(*testing.T, folder) []string {
+	return func(t *testing.T, f folder) []string {
+		path := filepath.Join(f.data, "log", name)
+		b := read(t, path)
+		bin.BigEndian.PutUint32(b[12:], 99)
+		bin.BigEndian.PutUint32(b[len(b)-4:], crc32.Checksum(b[:len(b)-4], crc32.MakeTable(crc32.Castagnoli)))
+		write(t, path, b)
+		return nil
+	}
+}
+
+// newerDatabase writes a format that nobody knows yet into a database.
+func newerDatabase(t testing.TB, path string) {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, NoFreelistSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		return tx.Bucket([]byte("meta")).Put([]byte("format"), bin.BigEndian.AppendUint64(nil, 99))
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// damagedPage changes one page of a kind that is in use.
+func damagedPage(kind string, change func([]byte)) func(*testing.T, folder) []string {
+	return func(t *testing.T, f folder) []string {
+		path := filepath.Join(f.data, "state.db")
+		id, size := pageOf(t, path, kind)
+		b := read(t, path)
+		change(b[id*size:][:size])
+		write(t, path, b)
+		return nil
+	}
+}
+
+// pageOf finds the fullest page of a kind, and the size of pages.
+func pageOf(t testing.TB, path, kind string) (id, size int) {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, PreLoadFreelist: true, Timeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	size = db.Info().PageSize
+	most := 1
+	err = db.View(func(tx *bbolt.Tx) error {
+		for n := range int(tx.Size()) / size {
+			p, err := tx.Page(n)
+			if err != nil || p == nil {
+				return err
+			}
+			if p.Type == kind && p.Count > most {
+				id, most = n, p.Count
+			}
+		}
+		return nil
+	})
+	if err != nil || id == 0 {
+		t.Fatalf("the database has no %s page: %v", kind, err)
+	}
+	return id, size
+}
+
+func cut(name string, size int64) func(*testing.T, folder) []string {
+	return func(t *testing.T, f folder) []string {
+		if err := os.Truncate(filepath.Join(f.data, name), size); err != nil {
+			t.Fatal(err)
+		}
+		return nil
+	}
+}
+
+func flipAt(name string, at int64) func(*testing.T, folder) []string {
+	return func(t *testing.T, f folder) []string {
+		flip(t, filepath.Join(f.data, filepath.FromSlash(name)), at)
+		return nil
+	}
+}
+
+// flip turns one bit over.
+func flip(t testing.TB, path string, at int64) {
+	t.Helper()
+	b := read(t, path)
+	b[at] ^= 1
+	write(t, path, b)
+}
+
+func edit(t testing.TB, path, old, new string) {
+	t.Helper()
+	b := read(t, path)
+	if !bytes.Contains(b, []byte(old)) {
+		t.Fatalf("%s does not hold %q", path, old)
+	}
+	write(t, path, bytes.Replace(b, []byte(old), []byte(new), 1))
+}
+
+// busy is an address that somebody listens on.
+func busy(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l.Addr().String()
+}
+
+func segmentOf(t testing.TB, f folder) string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(f.data, "log", "*.wal"))
+	if err != nil || len(names) == 0 {
+		t.Fatalf("the log has no segment: %v", err)
+	}
+	return names[len(names)-1]
+}
+
+func read(t testing.TB, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// write keeps the mode of a file that is there.
+func write(t testing.TB, path string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func replace(t testing.TB, path, by string) { t.Helper(); write(t, path, read(t, by)) }
+
+func remove(t testing.TB, path string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func removeAll(t testing.TB, path string) {
+	t.Helper()
+	if err := os.RemoveAll(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mkdir(t testing.TB, path string) {
+	t.Helper()
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// resum gives a seal's header that was edited the checksum that it needs.
+func resum(t testing.TB, header []byte) []byte {
+	t.Helper()
+	var h struct {
+		Format   int             `json:"format"`
+		Kind     string          `json:"kind"`
+		Cluster  string          `json:"cluster"`
+		Check    string          `json:"check"`
+		Params   json.RawMessage `json:"params"`
+		Checksum string          `json:"checksum"`
+	}
+	if err := json.Unmarshal(header, &h); err != nil {
+		t.Fatal(err)
+	}
+	var params bytes.Buffer
+	if err := json.Compact(&params, h.Params); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "bulwark seal header\n%d\n%s\n%s\n%s\n%s", h.Format, h.Kind, h.Cluster, h.Check, params.Bytes()))
+	h.Checksum = hex.EncodeToString(sum[:8])
+	b, err := json.Marshal(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// small mounts a file system of a size on a new folder. It needs root, as a disk that is full or read-only does.
+func small(t testing.TB, bytes int) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", bytes)); err != nil {
+		t.Fatalf("mounting a small disk: %v: this test must be able to mount, so run it as root", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// fill leaves no more than a number of bytes free on a disk, and returns the file that takes the rest.
+func fill(t testing.TB, dir string, leave int64) string {
+	t.Helper()
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "ballast")
+	write(t, path, make([]byte, max(0, int64(st.Bavail)*int64(st.Bsize)-leave)))
+	return path
+}
+
+// TestFullDiskAtStart starts nodes on disks that have no room, new and not new, and on one that can be read only.
+func TestFullDiskAtStart(t *testing.T) {
+	t.Parallel()
+	disk := small(t, 128<<20)
+	full := regexp.QuoteMeta("is full: ") + `.*free some`
+	fill(t, disk, 32<<20)
+	mkdir(t, filepath.Join(disk, "new"))
+	refused(t, filepath.Join(disk, "new", "data"), full)
+	good, _, _ := filled(t)
+	copyTree(t, good.data, filepath.Join(disk, "old", "data"))
+	key := read(t, good.key)
+	write(t, filepath.Join(disk, "old", "data.key"), key)
+	refused(t, filepath.Join(disk, "old", "data"), full)
+	remove(t, filepath.Join(disk, "ballast"))
+	if err := syscall.Mount("", disk, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, filepath.Join(disk, "new", "data"), `read-only`)
+	refused(t, filepath.Join(disk, "old", "data"), `read-only`)
+}
+
+// TestFullDisk fills the disk under a running node, first as far as a node watches for, then to the last byte.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	disk := small(t, 192<<20)
+	data := filepath.Join(disk, "data")
+	p := serve(t, data)
+	who := p.signUp(t, "somebody@example.com")
+	p.insert(t, who, 100)
+	acked := 100
+	for _, leave := range []int64{40 << 20, 0} {
+		ballast := fill(t, disk, leave)
+		p.refusesWrites(t, who, acked, "disk_full")
+		remove(t, ballast)
+		p.writesAgain(t, who)
+		acked++
+		if p = p.restarted(t); p.count(t, who) != acked {
+			t.Errorf("there are %d rows; %d were acknowledged", p.count(t, who), acked)
+		}
+	}
+	p.stop(t)
+}
+
+// refusesWrites expects that a node refuses each surface's writes in its own shape, while it answers reads and its console.
+func (p *process) refusesWrites(t *testing.T, who session, rows int, code string) {
+	t.Helper()
+	wait(t, "the node to notice", func() bool {
+		status, _, err := p.do(t.Context(), "POST", "/rest/v1/notes", who.AccessToken, map[string]string{"body": "more"})
+		if err == nil && status == http.StatusCreated {
+			t.Error("a write was taken on a full disk")
+		}
+		return err == nil && status == http.StatusServiceUnavailable
+	})
+	for _, r := range []struct{ path, shape string }{
+		{"/rest/v1/notes", `^\{"code":"PGRST001","message":".*disk is full.*","details":null,"hint":null\}$`},
+		{"/auth/v1/signup", `"error_code":".*disk is full`},
+	} {
+		status, header, b := p.send(t, "POST", r.path, who.AccessToken, `{"email":"late@example.com","password":"`+password+`"}`)
+		if r.path == "/rest/v1/notes" {
+			status, header, b = p.send(t, "POST", r.path, who.AccessToken, `{"body":"more"}`)
+		}
+		if status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" || !regexp.MustCompile(r.shape).Match(b) {
+			t.Errorf("%s: %d, Retry-After %q: %s", r.path, status, header.Get("Retry-After"), b)
+		}
+	}
+	if n := p.count(t, who); n != rows {
+		t.Errorf("%d rows can be read; %d were acknowledged", n, rows)
+	}
+	out, errs, exit := runFor(t, 30*time.Second, "status", "--json", "--data", p.Data)
+	var s struct {
+		Ready   bool
+		Reasons []string
+	}
+	if err := json.Unmarshal([]byte(out), &s); err != nil || exit != 0 || s.Ready || !strings.Contains(strings.Join(s.Reasons, " "), "disk") {
+		t.Errorf("status: exit code %d, %v\n%s%s", exit, err, out, errs)
+	}
+	out, errs, exit = runFor(t, 30*time.Second, "tenant", "create", "late", "--json", "--data", p.Data)
+	if exit != 3 || !strings.Contains(errs, code) {
+		t.Errorf("tenant create: exit code %d\n%s%s", exit, out, errs)
+	}
+	if _, errs, exit := runFor(t, 30*time.Second, "tenant", "list", "--data", p.Data); exit != 0 {
+		t.Errorf("tenant list: exit code %d\n%s", exit, errs)
+	}
+	u := strings.SplitAfterN(p.URL, "/", 4)
+	resp, err := p.client.Get(strings.Join(u[:3], "") + "readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("/readyz says %d", resp.StatusCode)
+	}
+}
+
+// writesAgain expects that a node writes again by itself.
+func (p *process) writesAgain(t *testing.T, who session) {
+	t.Helper()
+	wait(t, "the node to write again", func() bool {
+		status, _, err := p.do(t.Context(), "POST", "/rest/v1/notes", who.AccessToken, map[string]string{"body": "again"})
+		return err == nil && status == http.StatusCreated
+	})
+}
+
+func (p *process) restarted(t *testing.T) *process {
+	t.Helper()
+	p.stop(t)
+	return p.again(t)
+}
+
+// send is do with a body as it is, and returns the header of the answer too.
+func (p *process) send(t testing.TB, method, path, token, body string) (int, http.Header, []byte) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, p.URL+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("apikey", p.PublishableKey)
+	req.Header.Set("Content-Type", "application/json")
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := p.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, resp.Header, b
+}
+
+// wait asks again and again, for half a minute at most.
+func wait(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	end := time.After(30 * time.Second)
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatalf("waited too long for %s", what)
+		}
+	}
+}
