@@ -248,7 +248,7 @@ func (d *dictionary) appendString(b []byte, s string) []byte {
 		}
 		b = b[:start]
 	}
-	b = binary.AppendUvarint(b, uint64(len(s))<<2|plainString)
+	b = binary.AppendUvarint(b, uint64(len(s))<<2+plainString)
 	return append(b, s...)
 }
 

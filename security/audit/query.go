@@ -70,9 +70,10 @@ type Query struct {
 // A Page is one page of what a Query found.
 type Page struct {
 	Events  []Found            `json:"events"`
-	Next    string             `json:"next,omitempty"` // of the page after; "" on the last one
-	Indexed uint64             `json:"indexed"`        // the search looked at this many events: all that there were when it began
-	Total   uint64             `json:"total"`          // events that the query finds, on all pages
+	Next    string             `json:"next,omitempty"`     // of the page after; "" on the last one
+	Indexed uint64             `json:"indexed"`            // the search looked at this many events: all that there were when it began
+	Total   uint64             `json:"total"`              // events that the query finds, on all pages
+	AtLeast bool               `json:"at_least,omitempty"` // Total and Facets are lower bounds: counting all would have cost too much
 	Facets  map[string][]Facet `json:"facets,omitempty"`
 }
 

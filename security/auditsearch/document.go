@@ -24,26 +24,38 @@ import (
 
 // The fields of the index. All but text are keywords: a term as it is.
 const (
-	fieldAction    = "action"
-	fieldCategory  = "category"
-	fieldActor     = "actor" // id and name
-	fieldKind      = "actorkind"
-	fieldOutcome   = "outcome"
-	fieldReason    = "reason"
-	fieldProject   = "project"
-	fieldObject    = "object"
-	fieldAddress   = "addr"
-	fieldSession   = "session"
-	fieldRequest   = "request"
-	fieldTime      = "time"  // see timeShifts
-	fieldText      = "text"  // words; where a query names no field
-	fieldWindow    = "w"     // see windowTerm
-	maxKeyword     = 256     // bytes of a keyword that are indexed
-	maxText        = 8 << 10 // bytes of text that are indexed
-	textAnalyzer   = "bulwark-text"
-	keywordOptions = bleve.IndexField | bleve.SkipFreqNorm
-	textOptions    = bleve.IndexField | bleve.IncludeTermVectors // positions, for phrases
+	fieldAction   = "action"
+	fieldCategory = "category"
+	fieldActor    = "actor" // id and name
+	fieldKind     = "actorkind"
+	fieldOutcome  = "outcome"
+	fieldReason   = "reason"
+	fieldProject  = "project"
+	fieldObject   = "object"
+	fieldAddress  = "addr"
+	fieldSession  = "session"
+	fieldRequest  = "request"
+	fieldTime     = "time"  // see timeShifts
+	fieldText     = "text"  // words; where a query names no field
+	fieldWindow   = "w"     // see windowTerm
+	maxKeyword    = 256     // bytes of a keyword that are indexed
+	maxRequest    = 5       // bytes of a request's id that are
+	maxText       = 8 << 10 // bytes of text that are indexed
+	textAnalyzer  = "bulwark-text"
+	fieldOptions  = bleve.IndexField | bleve.SkipFreqNorm
 )
+
+// limitOf is how many bytes of a value are indexed. Requests' ids are random: whole, they took a tenth of the index. Of their
+// beginning, a log of ten million events has ten of each.
+func limitOf(field string) int {
+	if field == fieldRequest {
+		return maxRequest
+	}
+	return maxKeyword
+}
+
+// indexed is the term of a value.
+func indexed(field, value string) string { return cut(value, limitOf(field)) }
 
 func keywordFields() []string {
 	return []string{fieldAction, fieldCategory, fieldActor, fieldKind, fieldOutcome, fieldReason, fieldProject, fieldObject,
@@ -73,11 +85,20 @@ func newSchema() (*schema, error) {
 	return &schema{mapping: m, words: m.AnalyzerNamed(textAnalyzer), keyword: m.AnalyzerNamed(keyword.Name)}, nil
 }
 
-// documentID is the event's position, so that the order of ids is the order of the log.
+// documentID is the event's position, in six bytes.
 func documentID(position uint64) string {
 	var b [8]byte
 	binary.BigEndian.PutUint64(b[:], position)
-	return string(b[:])
+	return string(b[8-idSize:])
+}
+
+const idSize = 6
+
+// positionOf reads what documentID made.
+func positionOf(id string) (position uint64, ok bool) {
+	var b [8]byte
+	copy(b[8-idSize:], id)
+	return binary.BigEndian.Uint64(b[:]), len(id) == idSize
 }
 
 // Windows are aligned ranges of positions, of four sizes. Each document has the term of each window that it is in, so that
@@ -96,24 +117,13 @@ func windowTerm(level uint, position uint64) string {
 func (s *schema) document(position uint64, r *audit.Record) *document.Document {
 	d := document.NewDocument(documentID(position))
 	word := func(field, value string) {
-		if value != "" {
-			d.AddField(document.NewTextFieldCustom(field, nil, []byte(cut(value, maxKeyword)), keywordOptions, s.keyword))
+		d.AddField(document.NewTextFieldCustom(field, nil, []byte(indexed(field, value)), fieldOptions, s.keyword))
+	}
+	for _, field := range keywordFields() {
+		for _, value := range valuesOf(r, field) {
+			word(field, value)
 		}
 	}
-	word(fieldAction, r.Action)
-	word(fieldCategory, string(audit.CategoryOf(r.Action)))
-	word(fieldActor, idText(r.Actor.ID))
-	word(fieldActor, r.Actor.Name)
-	word(fieldKind, r.Actor.Kind)
-	word(fieldOutcome, r.Outcome)
-	word(fieldReason, r.Reason)
-	word(fieldProject, idText(r.Project))
-	word(fieldObject, r.Object)
-	if r.Actor.Addr.IsValid() {
-		word(fieldAddress, r.Actor.Addr.String())
-	}
-	word(fieldSession, idText(r.Actor.Session))
-	word(fieldRequest, r.Request)
 	for level := uint(smallWindow); level <= largeWindow; level += windowStep {
 		word(fieldWindow, windowTerm(level, position))
 	}
@@ -121,12 +131,23 @@ func (s *schema) document(position uint64, r *audit.Record) *document.Document {
 		word(fieldTime, timeTerm(level, micros(r.Time)>>shift))
 	}
 	if text := textOf(r); text != "" {
-		d.AddField(document.NewTextFieldCustom(fieldText, nil, []byte(text), textOptions, s.words))
+		d.AddField(document.NewTextFieldCustom(fieldText, nil, []byte(text), fieldOptions, s.words))
 	}
 	return d
 }
 
-// textOf is what a search for a word looks at: the action's words, the object, the actor's name, the reason, and the notes.
+// split returns the words of a text, in order.
+func (s *schema) split(text string) []string {
+	tokens := s.words.Analyze([]byte(text))
+	words := make([]string, len(tokens))
+	for i, t := range tokens {
+		words[i] = string(t.Term)
+	}
+	return words
+}
+
+// textOf is what a search for a word looks at: the action's words, the object, the actor's name, the reason, and of the notes
+// the fields and what is text. Numbers are not, which are mere counts.
 func textOf(r *audit.Record) string {
 	var b strings.Builder
 	add := func(s string) {
@@ -144,12 +165,12 @@ func textOf(r *audit.Record) string {
 	for _, field := range slices.Sorted(maps.Keys(r.Notes)) {
 		add(field)
 		switch v := r.Notes[field].(type) {
+		case string:
+			add(v)
 		case []string:
 			for _, s := range v {
 				add(s)
 			}
-		default:
-			add(fmt.Sprint(v))
 		}
 	}
 	return cut(b.String(), maxText)

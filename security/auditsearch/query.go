@@ -24,7 +24,7 @@ const (
 // A compiled is a query that was found to be well-formed.
 type compiled struct {
 	audit.Query
-	query query.Query // nil: everything
+	expr  allOf
 	after uint64
 	paged bool // after is set
 }
@@ -36,7 +36,7 @@ func badQuery(field, format string, args ...any) error {
 }
 
 // compile reads a query. Its errors are BadInput.
-func compile(q audit.Query) (*compiled, error) {
+func (s *schema) compile(q audit.Query) (*compiled, error) {
 	c := &compiled{Query: q}
 	switch {
 	case q.Limit == 0:
@@ -60,16 +60,13 @@ func compile(q audit.Query) (*compiled, error) {
 			return nil, badQuery("facets", "facets can be counted for %s", strings.Join(facetFields(), ", "))
 		}
 	}
-	parts := filterQueries(&q.Filter)
+	c.expr.parts = filterExprs(&q.Filter)
 	if strings.TrimSpace(q.Text) != "" {
-		text, err := parseText(q.Text)
+		text, err := s.parseText(q.Text)
 		if err != nil {
 			return nil, err
 		}
-		parts = append(parts, text)
-	}
-	if len(parts) > 0 {
-		c.query = query.NewConjunctionQuery(parts)
+		c.expr.parts = append(c.expr.parts, text)
 	}
 	return c, nil
 }
@@ -90,22 +87,16 @@ func facetFields() []string {
 	return []string{fieldAction, fieldCategory, fieldKind, fieldOutcome, fieldReason}
 }
 
-// filterQueries may find more than the filter chooses, where a value is longer than what is indexed: what is found is
-// matched once more.
-func filterQueries(f *audit.Filter) []query.Query {
-	var parts []query.Query
+func filterExprs(f *audit.Filter) []expr {
+	var parts []expr
 	term := func(field, value string) {
 		if value != "" {
-			q := query.NewTermQuery(cut(value, maxKeyword))
-			q.SetField(field)
-			parts = append(parts, q)
+			parts = append(parts, termExpr{field, value})
 		}
 	}
 	if prefix, ok := strings.CutSuffix(f.Action, "*"); ok {
 		if prefix != "" {
-			q := query.NewPrefixQuery(prefix)
-			q.SetField(fieldAction)
-			parts = append(parts, q)
+			parts = append(parts, prefixExpr(prefix))
 		}
 	} else {
 		term(fieldAction, f.Action)
@@ -122,11 +113,11 @@ func filterQueries(f *audit.Filter) []query.Query {
 	if f.From.IsZero() && f.To.IsZero() {
 		return parts
 	}
-	return append(parts, timeRange(f.From, f.To, true, false))
+	return append(parts, newTimeExpr(f.From, f.To, true, false))
 }
 
 // parseText reads bleve's query-string syntax, and refuses what would cost too much or can find nothing.
-func parseText(text string) (query.Query, error) {
+func (s *schema) parseText(text string) (expr, error) {
 	if len(text) > maxQueryText {
 		return nil, badQuery("text", "the query has %d bytes; at most %d are read", len(text), maxQueryText)
 	}
@@ -138,7 +129,11 @@ func parseText(text string) (query.Query, error) {
 		return nil, badQuery("text", "the query cannot be read: %s, near character %d. Write words, field:word, \"a phrase\", "+
 			"+must, -must not, or time:>\"2006-01-02T15:04:05Z\"", syntaxMessage(err), errorPlace(text))
 	}
-	return check(parsed)
+	e, err := s.check(parsed)
+	if err == nil && e == nil {
+		err = badQuery("text", "the query has nothing to search for")
+	}
+	return e, err
 }
 
 func parse(text string) (query.Query, error) { return query.NewQueryStringQuery(text).Parse() }
@@ -176,43 +171,50 @@ func bad(clause string) bool {
 
 func place(text string, offset int) int { return utf8.RuneCountInString(text[:offset]) + 1 }
 
-// check walks a parsed query and returns the one that is run.
-func check(q query.Query) (query.Query, error) {
+// check walks a parsed query and returns what is run; nil for what says nothing.
+func (s *schema) check(q query.Query) (expr, error) {
 	switch q := q.(type) {
 	case nil:
 		return nil, nil
 	case *query.BooleanQuery:
-		return checkBoolean(q)
+		return s.checkBoolean(q)
 	case *query.ConjunctionQuery:
-		parts, err := checkAll(q.Conjuncts)
+		parts, err := s.checkAll(q.Conjuncts)
 		if err != nil || len(parts) == 0 {
 			return nil, err
 		}
-		return query.NewConjunctionQuery(parts), nil
+		return allOf{parts: parts}, nil
 	case *query.DisjunctionQuery:
-		parts, err := checkAll(q.Disjuncts)
+		parts, err := s.checkAll(q.Disjuncts)
 		if err != nil || len(parts) == 0 {
 			return nil, err
 		}
-		d := query.NewDisjunctionQuery(parts)
-		d.SetMin(max(q.Min, 1))
-		return d, nil
+		return anyOf(parts), nil
 	case *query.MatchQuery:
-		return checkMatch(q)
+		return s.checkMatch(q)
 	case *query.MatchPhraseQuery:
-		if field, err := fieldOf(q.Field()); err != nil || field == fieldText {
-			return q, err
+		field, err := fieldOf(q.Field())
+		if err != nil {
+			return nil, err
 		}
-		t := query.NewTermQuery(cut(q.MatchPhrase, maxKeyword))
-		t.SetField(q.Field())
-		return t, nil
+		if field != fieldText {
+			return termExpr{field, q.MatchPhrase}, nil
+		}
+		words := phraseExpr(s.split(q.MatchPhrase))
+		switch len(words) {
+		case 0:
+			return anyOf{}, nil
+		case 1:
+			return termExpr{fieldText, words[0]}, nil
+		}
+		return words, nil
 	case *query.WildcardQuery:
 		return checkWildcard(q)
 	case *query.DateRangeQuery:
 		if q.Field() != fieldTime {
 			return nil, badQuery("text", "only the field time has ranges of times: write time:>\"2006-01-02T15:04:05Z\"")
 		}
-		return timeRange(q.Start.Time, q.End.Time, isTrue(q.InclusiveStart), isTrue(q.InclusiveEnd)), nil
+		return newTimeExpr(q.Start.Time, q.End.Time, isTrue(q.InclusiveStart), isTrue(q.InclusiveEnd)), nil
 	case *query.NumericRangeQuery:
 		if q.Field() == "" || q.Min != nil && q.Max != nil { // beside the match of a number, as text
 			return nil, nil
@@ -220,18 +222,20 @@ func check(q query.Query) (query.Query, error) {
 		return nil, badQuery("text", "no field has ranges of numbers")
 	case *query.RegexpQuery:
 		return nil, badQuery("text", "regular expressions are not supported: use words, phrases, or a prefix such as admin*")
-	case *query.MatchNoneQuery, *query.MatchAllQuery:
-		return q, nil
+	case *query.MatchNoneQuery:
+		return anyOf{}, nil
+	case *query.MatchAllQuery:
+		return allOf{}, nil
 	}
 	return nil, badQuery("text", "a query of this kind is not supported")
 }
 
 func isTrue(b *bool) bool { return b != nil && *b }
 
-func checkAll(in []query.Query) ([]query.Query, error) {
-	var out []query.Query
+func (s *schema) checkAll(in []query.Query) ([]expr, error) {
+	var out []expr
 	for _, q := range in {
-		c, err := check(q)
+		c, err := s.check(q)
 		if err != nil {
 			return nil, err
 		}
@@ -242,24 +246,33 @@ func checkAll(in []query.Query) ([]query.Query, error) {
 	return out, nil
 }
 
-func checkBoolean(q *query.BooleanQuery) (query.Query, error) {
-	lists := [3][]query.Query{}
-	for i, part := range []query.Query{q.Must, q.Should, q.MustNot} {
-		if part == nil {
-			continue
-		}
-		c, err := check(part)
-		if err != nil {
-			return nil, err
-		}
-		if c != nil {
-			lists[i] = []query.Query{c}
-		}
+// checkBoolean makes what "+must should -not" chooses: should counts only where there is no must.
+func (s *schema) checkBoolean(q *query.BooleanQuery) (expr, error) {
+	var e allOf
+	must, err := s.check(q.Must)
+	if err != nil {
+		return nil, err
 	}
-	if lists[0] == nil && lists[1] == nil && lists[2] == nil {
+	should, err := s.check(q.Should)
+	if err != nil {
+		return nil, err
+	}
+	not, err := s.check(q.MustNot)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case must != nil:
+		e.parts = []expr{must}
+	case should != nil:
+		e.parts = []expr{should}
+	case not == nil:
 		return nil, badQuery("text", "the query has nothing to search for")
 	}
-	return query.NewBooleanQuery(lists[0], lists[1], lists[2]), nil
+	if not != nil {
+		e.none = []expr{not}
+	}
+	return e, nil
 }
 
 // fieldOf returns the field that is searched when a query names field.
@@ -275,7 +288,7 @@ func fieldOf(field string) (string, error) {
 	return "", badQuery("text", "there is no field %q: the fields are %s, time and text", cut(field, 40), strings.Join(keywordFields(), ", "))
 }
 
-func checkMatch(q *query.MatchQuery) (query.Query, error) {
+func (s *schema) checkMatch(q *query.MatchQuery) (expr, error) {
 	field, err := fieldOf(q.Field())
 	if err != nil {
 		return nil, err
@@ -283,16 +296,28 @@ func checkMatch(q *query.MatchQuery) (query.Query, error) {
 	if q.Fuzziness < 0 || q.Fuzziness > 2 {
 		return nil, badQuery("text", "the number after ~ must be 1 or 2")
 	}
-	if field != fieldText && q.Fuzziness == 0 {
-		t := query.NewTermQuery(cut(q.Match, maxKeyword))
-		t.SetField(field)
-		return t, nil
+	if field == fieldRequest && q.Fuzziness > 0 {
+		return nil, badQuery("text", "the field request cannot be searched with ~: write request:abc* for what begins with abc")
 	}
-	q.SetOperator(query.MatchQueryOperatorAnd)
-	return q, nil
+	words := []string{q.Match}
+	if field == fieldText {
+		words = s.split(q.Match)
+	}
+	var all allOf
+	for _, w := range words {
+		if q.Fuzziness == 0 {
+			all.parts = append(all.parts, termExpr{field, w})
+		} else {
+			all.parts = append(all.parts, fuzzyExpr{field, w, q.Fuzziness})
+		}
+	}
+	if len(words) == 0 {
+		return anyOf{}, nil
+	}
+	return all, nil
 }
 
-func checkWildcard(q *query.WildcardQuery) (query.Query, error) {
+func checkWildcard(q *query.WildcardQuery) (expr, error) {
 	field, err := fieldOf(q.Field())
 	if err != nil {
 		return nil, err
@@ -305,10 +330,9 @@ func checkWildcard(q *query.WildcardQuery) (query.Query, error) {
 	if field == fieldText {
 		pattern = strings.ToLower(pattern)
 	}
-	w := query.NewWildcardQuery(pattern)
-	w.SetField(field)
-	if err := w.Validate(); err != nil {
+	e, err := newPattern(field, pattern)
+	if err != nil {
 		return nil, badQuery("text", "the word %s cannot be read: %s", fmt.Sprintf("%q", cut(pattern, 40)), "check its * and ?")
 	}
-	return w, nil
+	return e, nil
 }

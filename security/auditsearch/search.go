@@ -1,11 +1,12 @@
 package auditsearch
 
 import (
+	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/blevesearch/bleve/v2/search"
 	"github.com/blevesearch/bleve/v2/search/query"
@@ -22,7 +23,7 @@ func (x *Index) Search(ctx context.Context, by storage.Actor, q audit.Query) (*a
 	if err := x.cfg.Store.View(ctx, by, to, func(storage.Reader) error { return nil }); err != nil {
 		return nil, err
 	}
-	c, err := compile(q)
+	c, err := x.schema.compile(q)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +43,7 @@ func (x *Index) Search(ctx context.Context, by storage.Actor, q audit.Query) (*a
 		if attempt > 0 || !errors.As(err, &bad) {
 			break
 		}
-		page.Events, page.Next, page.Facets = []audit.Found{}, "", nil
+		*page = audit.Page{Events: []audit.Found{}, Indexed: size}
 	}
 	if err != nil {
 		return nil, err
@@ -104,6 +105,8 @@ type finder struct {
 	page   *audit.Page
 	open   *openIndex
 	reader bleve.IndexReader
+	upper  query.Query // finds at least what the query chooses
+	exact  bool        // and nothing else
 }
 
 func (f *finder) run(o *openIndex) error {
@@ -113,10 +116,21 @@ func (f *finder) run(o *openIndex) error {
 	}
 	defer r.Close()
 	f.open, f.reader = o, r
+	f.upper, f.exact = f.query.expr.index(true), f.query.expr.exact()
+	// Events may have been indexed since: they count too, so that the index is looked at as it is.
+	if f.size, err = r.DocCount(); err != nil {
+		return &damaged{err}
+	}
+	f.page.Indexed = f.size
 	if err := f.walk(); err != nil {
 		return err
 	}
-	return f.facets()
+	return f.count()
+}
+
+// chooses decides on an opened event.
+func (f *finder) chooses(r *audit.Record) bool {
+	return f.query.Filter.Match(r) && (f.exact || f.query.expr.holds(&candidate{record: r, schema: f.index.schema}))
 }
 
 // A span is [from, to) of positions.
@@ -132,7 +146,7 @@ func (f *finder) walk() error {
 		left.to = min(f.query.after, f.size)
 	}
 	level := uint(smallWindow)
-	for left.from < left.to {
+	for f.upper != nil && left.from < left.to {
 		if err := f.ctx.Err(); err != nil {
 			return timedOut(f.ctx)
 		}
@@ -173,17 +187,12 @@ func (f *finder) window(left span, level uint) span {
 func (f *finder) find(w span, level uint) (positions []uint64, tooMany bool, err error) {
 	window := query.NewTermQuery(windowTerm(level, w.from))
 	window.SetField(fieldWindow)
-	parts := []query.Query{window}
-	if f.query.query != nil {
-		parts = append(parts, f.query.query)
-	}
 	const most = 1 << smallWindow
-	err = f.each(query.NewConjunctionQuery(parts), func(id bleve.IndexInternalID) (bool, error) {
-		text, err := f.reader.ExternalID(id)
-		if err != nil || len(text) != 8 {
-			return false, &damaged{errors.Join(errors.New("a document has no position"), err)}
+	err = f.each(both(window, f.upper), func(id bleve.IndexInternalID) (bool, error) {
+		p, err := f.position(id)
+		if err != nil {
+			return false, err
 		}
-		p := binary.BigEndian.Uint64([]byte(text))
 		if p >= w.from && p < w.to {
 			positions = append(positions, p)
 		}
@@ -198,6 +207,23 @@ func (f *finder) find(w span, level uint) (positions []uint64, tooMany bool, err
 		slices.Reverse(positions)
 	}
 	return positions, false, nil
+}
+
+// both finds what a and b find.
+func both(a, b query.Query) query.Query {
+	if isAll(b) {
+		return a
+	}
+	return query.NewConjunctionQuery([]query.Query{a, b})
+}
+
+func (f *finder) position(id bleve.IndexInternalID) (uint64, error) {
+	text, err := f.reader.ExternalID(id)
+	p, ok := positionOf(text)
+	if err != nil || !ok {
+		return 0, &damaged{errors.Join(errors.New("a document has no position"), err)}
+	}
+	return p, nil
 }
 
 // each calls fn with every document that q finds, until it returns false.
@@ -258,7 +284,7 @@ func (f *finder) collect(positions []uint64) (full bool, err error) {
 			if err != nil {
 				return false, fmt.Errorf("event %d: %w", p, err)
 			}
-			if !f.query.Filter.Match(r) {
+			if !f.chooses(r) {
 				continue
 			}
 			if len(f.page.Events) == f.query.Limit {
@@ -309,41 +335,148 @@ const (
 	maxFacetValues = 20
 )
 
-// facets counts, over all that the query finds, the events with each value of the fields that were asked for.
-func (f *finder) facets() error {
-	if len(f.query.Facets) == 0 {
+// Bounds of counting.
+const (
+	maxCounted = 200_000 // events that are counted in the index, where it cannot be asked for the number
+	maxOpened  = 2_000   // events that are opened only to be counted
+)
+
+// count sets the page's Total and Facets. What the index decides is counted there, and the rest is opened.
+func (f *finder) count() error {
+	if len(f.query.Facets) > 0 {
+		f.page.Facets = map[string][]audit.Facet{}
+	}
+	for _, field := range f.query.Facets {
+		f.page.Facets[field] = []audit.Facet{}
+	}
+	if f.upper == nil {
 		return nil
 	}
-	f.page.Facets = map[string][]audit.Facet{}
+	lower := f.query.expr.index(false)
+	if lower != nil {
+		if err := f.countIndexed(lower); err != nil {
+			return err
+		}
+	}
+	if !f.exact {
+		if err := f.countOpened(lower); err != nil {
+			return err
+		}
+	}
+	for field, counts := range f.page.Facets {
+		slices.SortStableFunc(counts, func(a, b audit.Facet) int {
+			return cmp.Or(b.Count-a.Count, strings.Compare(a.Value, b.Value))
+		})
+		f.page.Facets[field] = counts[:min(len(counts), maxFacetValues)]
+	}
+	return nil
+}
+
+func (f *finder) countIndexed(q query.Query) error {
+	n, whole, err := f.number(q, maxCounted)
+	if err != nil {
+		return err
+	}
+	f.page.Total += n
+	f.page.AtLeast = f.page.AtLeast || !whole
 	for _, field := range f.query.Facets {
 		values, err := f.terms(field)
 		if err != nil {
 			return err
 		}
-		counts := []audit.Facet{}
 		for _, v := range values {
 			term := query.NewTermQuery(v)
 			term.SetField(field)
-			parts := []query.Query{term}
-			if f.query.query != nil {
-				parts = append(parts, f.query.query)
-			}
-			n := 0
-			err := f.each(query.NewConjunctionQuery(parts), func(bleve.IndexInternalID) (bool, error) {
-				n++
-				return true, nil
-			})
+			n, whole, err := f.number(both(term, q), maxCounted)
 			if err != nil {
 				return err
 			}
 			if n > 0 {
-				counts = append(counts, audit.Facet{Value: v, Count: n})
+				f.page.Facets[field] = append(f.page.Facets[field], audit.Facet{Value: v, Count: int(n)})
 			}
+			f.page.AtLeast = f.page.AtLeast || !whole
 		}
-		slices.SortStableFunc(counts, func(a, b audit.Facet) int { return b.Count - a.Count })
-		f.page.Facets[field] = counts[:min(len(counts), maxFacetValues)]
 	}
 	return nil
+}
+
+// number counts what q finds, up to most.
+func (f *finder) number(q query.Query, most uint64) (n uint64, whole bool, err error) {
+	switch q := q.(type) {
+	case *query.MatchAllQuery:
+		return f.size, true, nil
+	case *query.TermQuery:
+		r, err := f.reader.TermFieldReader(f.ctx, []byte(q.Term), q.Field(), false, false, false)
+		if err != nil {
+			return 0, false, f.searchError(err)
+		}
+		n := r.Count()
+		return n, true, r.Close()
+	}
+	whole = true
+	err = f.each(q, func(bleve.IndexInternalID) (bool, error) {
+		if n == most {
+			whole = false
+			return false, nil
+		}
+		n++
+		return true, nil
+	})
+	return n, whole, err
+}
+
+// countOpened opens what the index leaves undecided: what upper finds and lower does not.
+func (f *finder) countOpened(lower query.Query) error {
+	q := f.upper
+	if lower != nil {
+		q = query.NewBooleanQuery([]query.Query{f.upper}, nil, []query.Query{lower})
+	}
+	var undecided []uint64
+	err := f.each(q, func(id bleve.IndexInternalID) (bool, error) {
+		if len(undecided) == maxOpened {
+			f.page.AtLeast = true
+			return false, nil
+		}
+		p, err := f.position(id)
+		undecided = append(undecided, p)
+		return true, err
+	})
+	if err != nil {
+		return err
+	}
+	slices.Sort(undecided)
+	for part := range slices.Chunk(undecided, 100) {
+		events, err := f.texts(part)
+		if err != nil {
+			return err
+		}
+		for i := range part {
+			r, err := audit.Parse(events[i])
+			if err != nil {
+				return fmt.Errorf("event %d: %w", part[i], err)
+			}
+			if f.chooses(r) {
+				f.page.Total++
+				f.tally(r)
+			}
+		}
+	}
+	return nil
+}
+
+// tally counts an event's values.
+func (f *finder) tally(r *audit.Record) {
+	for _, field := range f.query.Facets {
+		for _, v := range valuesOf(r, field) {
+			counts := f.page.Facets[field]
+			i := slices.IndexFunc(counts, func(c audit.Facet) bool { return c.Value == v })
+			if i < 0 {
+				counts, i = append(counts, audit.Facet{Value: v}), len(counts)
+			}
+			counts[i].Count++
+			f.page.Facets[field] = counts
+		}
+	}
 }
 
 func (f *finder) terms(field string) (out []string, err error) {

@@ -8,17 +8,19 @@ import (
 )
 
 // bleve's own times are sixteen terms each, eight of them found nowhere else: they took half of the index's bytes and a
-// third of its work. So a time is six terms here: the microsecond, and what is left of it after each of these shifts, which
-// make about a second, a minute, an hour, three days and half a year.
-func timeShifts() [6]uint { return [6]uint{0, 20, 26, 32, 38, 44} }
+// third of its work. So a time is five terms here: what is left of its microseconds after each of these shifts, which make
+// about a second, a minute, an hour, three days and half a year. Inside a second, opened events are looked at.
+func timeShifts() [5]uint { return [5]uint{finestTime, 26, 32, 38, 44} }
+
+const finestTime = 20
 
 // maxTime is above every time that is indexed, in microseconds since 1970: the year 2540. What is outside is moved to the
 // nearer end.
 const maxTime = 1 << 54
 
-// timeTerm is the level and eleven digits, so that the order of terms is the order of times.
+// timeTerm is the level and seven digits, so that the order of terms is the order of times.
 func timeTerm(level int, unit uint64) string {
-	const digits = 11
+	const digits = 7
 	s := strconv.FormatUint(unit, 32)
 	b := make([]byte, 0, digits+1)
 	b = append(b, byte('0'+level))
@@ -30,20 +32,11 @@ func timeTerm(level int, unit uint64) string {
 
 func micros(t time.Time) uint64 { return uint64(min(max(t.UnixMicro(), 0), maxTime-1)) }
 
-// timeRange finds the times from from to to; a zero time is no bound.
-func timeRange(from, to time.Time, withFrom, withTo bool) query.Query {
-	lo, hi := uint64(0), uint64(maxTime) // [lo, hi)
-	if !from.IsZero() {
-		lo = micros(from)
-		if from.Nanosecond()%1000 > 0 || !withFrom {
-			lo++
-		}
-	}
-	if !to.IsZero() {
-		hi = micros(to)
-		if to.Nanosecond()%1000 > 0 || withTo {
-			hi++
-		}
+// timeRange finds the times in [lo, hi), in microseconds, which are whole units of the finest level. It is nil when there are
+// none, and a MatchAllQuery when that is every time.
+func timeRange(lo, hi uint64) query.Query {
+	if lo == 0 && hi == maxTime {
+		return query.NewMatchAllQuery()
 	}
 	var parts []query.Query
 	add := func(level int, first, end uint64) {
@@ -73,7 +66,7 @@ func timeRange(from, to time.Time, withFrom, withTo bool) query.Query {
 		lo, hi = up, down
 	}
 	if len(parts) == 0 {
-		return query.NewMatchNoneQuery()
+		return nil
 	}
 	return query.NewDisjunctionQuery(parts)
 }
