@@ -340,6 +340,8 @@ func (s *Sessions) refresh(ctx context.Context, by storage.Actor, presented stri
 			}
 		case reused(&t, &rec, tx.Now()):
 			return errRefreshUsed
+		default:
+			tx.Note("again", true) // nothing changes, but somebody is given tokens
 		}
 		g, err = s.grant(tx, t.session, rec, a)
 		return err
