@@ -4,15 +4,24 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -31,7 +40,7 @@ type realm struct {
 	t       testing.TB
 	n       *Node
 	log     *journal
-	ahead   atomic.Int64 // nanoseconds by which the node's clock is ahead
+	clock   atomic.Int64 // nanoseconds since 1970 at which the node's clock stands; 0: it runs
 	web     *http.Client // over TLS
 	console *http.Client
 	pool    *x509.CertPool
@@ -119,7 +128,12 @@ func newRealm(t testing.TB) *realm {
 	cfg.Demo = false
 	n, err := Open(t.Context(), cfg, Options{
 		Version: "test", Logger: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Now: func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) },
+		Now: func() time.Time {
+			if at := w.clock.Load(); at != 0 {
+				return time.Unix(0, at)
+			}
+			return time.Now()
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -376,5 +390,635 @@ func (w *realm) checkLog() {
 		line := text[strings.LastIndexByte(text[:at], '\n')+1:]
 		line, _, _ = strings.Cut(line, "\n")
 		w.t.Errorf("the log has %.12q… in: %s", word, line)
+	}
+}
+
+// TestApart holds that nothing of a project works in another, of the same tenant or not.
+func TestApart(t *testing.T) {
+	t.Parallel()
+	w := newRealm(t)
+	own, sibling, other := w.acme.projects[0], w.acme.projects[1], w.beta.projects[0]
+	refresh := func(p *place, token string) answer {
+		return w.send(w.web, "POST", p.url+"/auth/v1/token?grant_type=refresh_token", map[string]string{"refresh_token": token}, "apikey", p.public)
+	}
+	for _, p := range []*place{sibling, other} {
+		a := w.want(400, refresh(p, own.person.RefreshToken), "a refresh token at another project", nil)
+		if code(a) != "refresh_token_not_found" {
+			t.Errorf("a refresh token at another project: %s", a.body)
+		}
+		if a := w.want(400, refresh(p, strings.Repeat("A", len(own.person.RefreshToken))), "no token", nil); code(a) != "refresh_token_not_found" {
+			t.Errorf("a refresh token of nobody: %s", a.body)
+		}
+	}
+	w.want(200, refresh(own, own.person.RefreshToken), "the token at home", &own.person)
+
+	// One address in two tenants is two people.
+	const address = "same@everywhere.example"
+	w.secrets.add(address, "acme's own password", "beta's own password")
+	var here, there signedIn
+	w.auth(200, own, "", "POST", "signup", map[string]string{"email": address, "password": "acme's own password"}, &here)
+	w.auth(200, other, "", "POST", "signup", map[string]string{"email": address, "password": "beta's own password"}, &there)
+	if here.User.ID == there.User.ID {
+		t.Error("the same address in two tenants is one account")
+	}
+	wrong := w.auth(400, own, "", "POST", "token?grant_type=password", map[string]string{"email": address, "password": "beta's own password"}, nil)
+	unknown := w.auth(400, own, "", "POST", "token?grant_type=password", map[string]string{"email": "nobody@acme.example", "password": "beta's own password"}, nil)
+	away := w.auth(400, sibling, "", "POST", "token?grant_type=password", map[string]string{"email": address, "password": "acme's own password"}, nil)
+	same(t, "a wrong password, an unknown address, an account of another project", wrong, unknown, away)
+
+	// What a person stores in one project is in no other, whoever asks.
+	var rows []map[string]any
+	w.rows(201, own, here.AccessToken, "POST", "notes", map[string]any{"id": "11111111-1111-4111-8111-111111111111", "body": "of acme", "tag": "taken"}, nil)
+	for _, p := range []*place{sibling, other} {
+		for _, token := range []string{p.person.AccessToken, p.secret} {
+			w.rows(200, p, token, "GET", "notes?or=(id.eq.11111111-1111-4111-8111-111111111111,tag.eq.taken)", nil, &rows)
+			if len(rows) != 0 {
+				t.Errorf("another project reads %v", rows)
+			}
+		}
+		// The same key values are free there.
+		w.rows(201, p, p.person.AccessToken, "POST", "notes", map[string]any{"id": "11111111-1111-4111-8111-111111111111", "body": "other words", "tag": "taken"}, nil)
+		w.rows(204, p, p.secret, "DELETE", "notes?tag=eq.taken", nil, nil)
+	}
+	w.rows(200, own, here.AccessToken, "GET", "notes?tag=eq.taken&select=body", nil, &rows)
+	if len(rows) != 1 || rows[0]["body"] != "of acme" {
+		t.Errorf("after others deleted theirs the row is %v", rows)
+	}
+}
+
+func code(a answer) string {
+	var e struct{ Code any }
+	if json.Unmarshal(a.body, &e) != nil {
+		return ""
+	}
+	return fmt.Sprint(e.Code)
+}
+
+var changing = regexp.MustCompile(`"error_id":"[^"]*"`)
+
+// same holds that nobody can tell answers apart.
+func same(t *testing.T, what string, answers ...answer) {
+	t.Helper()
+	first := answers[0]
+	for _, a := range answers[1:] {
+		if a.status != first.status || changing.ReplaceAllString(string(a.body), "") != changing.ReplaceAllString(string(first.body), "") {
+			t.Errorf("%s: the answers differ: %d %s and %d %s", what, first.status, first.body, a.status, a.body)
+		}
+		for name := range a.header {
+			if name != "X-Request-Id" && name != "Date" && a.header.Get(name) != first.header.Get(name) {
+				t.Errorf("%s: the header %s differs: %q and %q", what, name, first.header.Get(name), a.header.Get(name))
+			}
+		}
+	}
+}
+
+// TestDeleted holds that what was of a deleted project or tenant is dead at once, and stays so when one of the same name is
+// made.
+func TestDeleted(t *testing.T) {
+	t.Parallel()
+	w := newRealm(t)
+	dead := func(p *place, at string) {
+		t.Helper()
+		for _, c := range []struct{ method, path, key, token, body string }{
+			{"GET", "/rest/v1/notes", p.public, "", ""},
+			{"GET", "/rest/v1/notes", p.secret, "", ""},
+			{"GET", "/rest/v1/notes", p.public, p.person.AccessToken, ""},
+			{"POST", "/rest/v1/notes", p.secret, "", `{"body":"late words"}`},
+			{"GET", "/auth/v1/user", p.public, p.person.AccessToken, ""},
+			{"GET", "/auth/v1/settings", p.public, "", ""},
+			{"POST", "/auth/v1/signup", p.public, "", `{"email":"late@acme.example","password":"` + password + `"}`},
+			{"POST", "/auth/v1/token?grant_type=refresh_token", p.public, "", `{"refresh_token":"` + p.person.RefreshToken + `"}`},
+			{"POST", "/auth/v1/token?grant_type=password", p.public, "", `{"email":"ann@` + p.org.name + `-0.example","password":"` + password + `"}`},
+			{"POST", "/auth/v1/logout", p.public, p.person.AccessToken, ""},
+		} {
+			var body any
+			if c.body != "" {
+				body = c.body
+			}
+			a := w.send(w.web, c.method, at+c.path, body, "apikey", c.key, "Authorization", bearerOf(c.token))
+			if a.status != 401 && a.status != 404 {
+				t.Errorf("%s %s of a deleted project: %d %s", c.method, c.path, a.status, a.body)
+			}
+		}
+	}
+	gone := func(p *place) {
+		t.Helper()
+		dead(p, p.url)
+		for _, path := range []string{"/auth/v1/health", "/auth/v1/.well-known/jwks.json"} {
+			if a := w.send(w.web, "GET", p.url+path, nil); a.status != 404 {
+				t.Errorf("%s of a deleted project: %d %s", path, a.status, a.body)
+			}
+		}
+		for _, path := range []string{"/apikeys", "/sql"} {
+			w.manage(404, "GET", "/projects/"+p.ref+path, nil, nil)
+		}
+	}
+	old, alive := w.acme.projects[1], w.acme.projects[0]
+	w.manage(204, "DELETE", "/projects/"+old.ref, nil, nil)
+	gone(old)
+	w.rows(200, alive, alive.person.AccessToken, "GET", "notes", nil, nil)
+	var made struct{ Ref string }
+	w.manage(201, "POST", "/tenants/acme/projects", map[string]any{"name": "acme-1", "sign_up": true, "auto_confirm": true}, &made)
+	if made.Ref == old.ref {
+		t.Error("a ref was used twice")
+	}
+	gone(old)
+	dead(old, w.n.ProjectURL(made.Ref))
+	// People of the tenant remain, and are assigned to what they were assigned to: nobody is to the new project.
+	reborn := &place{org: w.acme, ref: made.Ref, url: w.n.ProjectURL(made.Ref)}
+	var key struct{ Value string }
+	w.manage(201, "POST", "/projects/"+made.Ref+"/apikeys", map[string]string{"kind": "publishable", "name": "new"}, &key)
+	reborn.public = key.Value
+	w.auth(400, reborn, "", "POST", "token?grant_type=password", map[string]string{"email": "ann@acme-1.example", "password": password}, nil)
+	w.auth(400, reborn, "", "POST", "token?grant_type=refresh_token", map[string]string{"refresh_token": old.person.RefreshToken}, nil)
+	w.auth(403, reborn, old.person.AccessToken, "GET", "user", nil, nil)
+
+	gone2 := w.beta
+	w.manage(204, "DELETE", "/tenants/"+gone2.name+"?confirm="+gone2.name, nil, nil)
+	check := func() {
+		t.Helper()
+		for _, p := range gone2.projects {
+			gone(p)
+		}
+		w.manage(404, "POST", "/tenants/"+gone2.id+"/audit/search", map[string]any{}, nil)
+		w.manage(404, "GET", "/tenants/"+gone2.id+"/audit/checkpoint", nil, nil)
+		w.manage(404, "GET", "/tenants/"+gone2.id+"/projects", nil, nil)
+	}
+	check()
+	again := w.newOrg(canary)
+	check()
+	if again.id == gone2.id {
+		t.Error("a tenant's id was used twice")
+	}
+	dead(gone2.projects[0], again.projects[0].url)
+	w.rows(200, alive, alive.person.AccessToken, "GET", "notes", nil, nil)
+}
+
+// forge makes a token of a header and a payload, signed by sign.
+func forge(header, payload string, sign func(signed string) []byte) string {
+	b := base64.RawURLEncoding
+	signed := b.EncodeToString([]byte(header)) + "." + b.EncodeToString([]byte(payload))
+	return signed + "." + b.EncodeToString(sign(signed))
+}
+
+func es256(key *ecdsa.PrivateKey) func(string) []byte {
+	return func(signed string) []byte {
+		sum := sha256.Sum256([]byte(signed))
+		r, s, err := ecdsa.Sign(rand.Reader, key, sum[:])
+		if err != nil {
+			panic(err)
+		}
+		out := make([]byte, 64)
+		r.FillBytes(out[:32])
+		s.FillBytes(out[32:])
+		return out
+	}
+}
+
+func hs256(key []byte) func(string) []byte {
+	return func(signed string) []byte {
+		h := hmac.New(sha256.New, key)
+		h.Write([]byte(signed))
+		return h.Sum(nil)
+	}
+}
+
+func part(t *testing.T, token string, i int) string {
+	t.Helper()
+	b, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[i])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// TestForgedTokens presents access tokens that the project did not sign.
+func TestForgedTokens(t *testing.T) {
+	t.Parallel()
+	w := newRealm(t)
+	p := w.acme.projects[0]
+	token := p.person.AccessToken
+	header, payload := part(t, token, 0), part(t, token, 1)
+	w.secrets.add(strings.Split(token, ".")...)
+
+	var fetched atomic.Int64
+	l, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var jwks struct{ Keys []map[string]any }
+	w.auth(200, p, "", "GET", ".well-known/jwks.json", nil, &jwks)
+	if _, private := jwks.Keys[0]["d"]; private || len(jwks.Keys) != 1 {
+		t.Errorf("the public keys are %v", jwks)
+	}
+	kid := fmt.Sprint(jwks.Keys[0]["kid"])
+	mine, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := mine.PublicKey.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b64 := base64.RawURLEncoding.EncodeToString
+	jwk := fmt.Sprintf(`{"kty":"EC","crv":"P-256","kid":%q,"x":%q,"y":%q}`, kid, b64(raw[1:33]), b64(raw[33:]))
+	srv := &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		fetched.Add(1)
+		_, _ = io.WriteString(rw, `{"keys":[`+jwk+`]}`)
+	})}
+	go func() { _ = srv.Serve(l) }()
+	t.Cleanup(func() { srv.Close() })
+	url := "http://" + l.Addr().String() + "/jwks.json"
+
+	public, err := json.Marshal(jwks.Keys[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, _ := base64.RawURLEncoding.DecodeString(fmt.Sprint(jwks.Keys[0]["x"]))
+	y, _ := base64.RawURLEncoding.DecodeString(fmt.Sprint(jwks.Keys[0]["y"]))
+	point := append(append([]byte{4}, x...), y...)
+	theirs, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(theirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pemText := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+
+	none := func(string) []byte { return nil }
+	bad := map[string]string{
+		"of nothing":                 "..",
+		"in JSON":                    `{"payload":"` + strings.Split(token, ".")[1] + `","protected":"` + strings.Split(token, ".")[0] + `","signature":"` + strings.Split(token, ".")[2] + `"}`,
+		"with a signature of zeros":  forge(header, payload, func(string) []byte { return make([]byte, 64) }),
+		"with no signature":          forge(header, payload, none),
+		"with an empty signature":    strings.TrimSuffix(forge(header, payload, none), "."),
+		"as service_role":            forge(header, strings.Replace(payload, `"role":"authenticated"`, `"role":"service_role"`, 1), func(string) []byte { return nil }),
+		"under my key and their kid": forge(header, payload, es256(mine)),
+		"of the other person, signed as mine": strings.Split(token, ".")[0] + "." + strings.Split(p.another.AccessToken, ".")[1] + "." +
+			strings.Split(token, ".")[2],
+		"of another project":                 w.acme.projects[1].person.AccessToken,
+		"of another tenant":                  w.beta.projects[0].person.AccessToken,
+		"with the header of another project": strings.Split(w.acme.projects[1].person.AccessToken, ".")[0] + token[strings.IndexByte(token, '.'):],
+		"the refresh token":                  p.person.RefreshToken,
+		"twice":                              token + "." + token,
+		"with a list of tokens":              token + "," + token,
+	}
+	for _, alg := range []string{"none", "None", "NONE", "nOnE", ""} {
+		for _, sign := range []func(string) []byte{none, func(string) []byte { return []byte("x") }} {
+			bad["alg "+alg+fmt.Sprint(len(sign("")))] = forge(fmt.Sprintf(`{"alg":%q,"typ":"JWT","kid":%q}`, alg, kid), payload, sign)
+		}
+	}
+	for name, key := range map[string][]byte{"its JWK": public, "its point": point, "its x": x, "its DER": der, "its PEM": pemText, "its trimmed PEM": bytes.TrimSpace(pemText),
+		"nothing": {}, "its kid": []byte(kid), "the publishable key": []byte(p.public)} {
+		bad["HS256 with "+name] = forge(fmt.Sprintf(`{"alg":"HS256","typ":"JWT","kid":%q}`, kid), payload, hs256(key))
+	}
+	for name, h := range map[string]string{
+		"jwk":            `{"alg":"ES256","typ":"JWT","jwk":` + jwk + `}`,
+		"jwk and kid":    `{"alg":"ES256","typ":"JWT","kid":"` + kid + `","jwk":` + jwk + `}`,
+		"jku":            `{"alg":"ES256","typ":"JWT","kid":"` + kid + `","jku":"` + url + `"}`,
+		"x5u":            `{"alg":"ES256","typ":"JWT","kid":"` + kid + `","x5u":"` + url + `"}`,
+		"kid as a URL":   `{"alg":"ES256","typ":"JWT","kid":"` + url + `"}`,
+		"kid as a path":  `{"alg":"ES256","typ":"JWT","kid":"../../../../dev/null"}`,
+		"kid as SQL":     `{"alg":"ES256","typ":"JWT","kid":"x' or 1=1--"}`,
+		"no kid":         `{"alg":"ES256","typ":"JWT"}`,
+		"a null kid":     `{"alg":"ES256","typ":"JWT","kid":null}`,
+		"a list of kids": `{"alg":"ES256","typ":"JWT","kid":["` + kid + `"]}`,
+		"two algs":       `{"alg":"none","alg":"ES256","typ":"JWT","kid":"` + kid + `"}`,
+		"crit":           `{"alg":"ES256","typ":"JWT","kid":"` + kid + `","crit":["x"],"x":1}`,
+		"no encoding":    `{"alg":"ES256","typ":"JWT","kid":"` + kid + `","b64":false,"crit":["b64"]}`,
+		"ES384":          `{"alg":"ES384","typ":"JWT","kid":"` + kid + `"}`,
+		"RS256":          `{"alg":"RS256","typ":"JWT","kid":"` + kid + `"}`,
+		"no JSON":        `{`,
+	} {
+		bad["header with "+name] = forge(h, payload, es256(mine))
+	}
+	for i := 1; i < 90; i++ {
+		bad[fmt.Sprint("cut by ", i)] = token[:len(token)-i]
+	}
+	for _, more := range []string{"A", "AA", "AAAA", "=", "==", ".", " x", "%00", "\t"} {
+		bad["extended by "+more] = token + more
+	}
+	delete(bad, "extended by \t") // blanks around a header's value are no part of it
+	for name, forged := range bad {
+		for path, want := range map[string]int{"/auth/v1/user": 403, "/rest/v1/notes": 401} {
+			a := w.send(w.web, "GET", p.url+path, nil, "apikey", p.public, "Authorization", "Bearer "+forged)
+			if a.status != want {
+				t.Errorf("GET %s with a token %s: %d, want %d\n%s", path, name, a.status, want, a.body)
+			}
+			if strings.Contains(string(a.body), "words") || strings.Contains(string(a.body), "@acme") || len(forged) > 20 && strings.Contains(string(a.body), forged) {
+				t.Errorf("GET %s with a token %s answers %s", path, name, a.body)
+			}
+		}
+	}
+	if fetched.Load() != 0 {
+		t.Errorf("the node fetched a key from where a token said, %d times", fetched.Load())
+	}
+	// A token counts in its header only.
+	for _, query := range []string{"access_token=", "token=", "jwt=", "authorization=Bearer%20", "Authorization="} {
+		if a := w.send(w.web, "GET", p.url+"/auth/v1/user?"+query+token, nil, "apikey", p.public); a.status != 401 {
+			t.Errorf("a token in the query as %s: %d %s", query, a.status, a.body)
+		}
+	}
+	w.auth(200, p, token, "GET", "user", nil, nil)
+}
+
+// TestRefreshTokens holds that each character of a refresh token counts, that many at once take one step, and that an old
+// one ends the session.
+func TestRefreshTokens(t *testing.T) {
+	t.Parallel()
+	w := newRealm(t)
+	p := w.acme.projects[0]
+	refresh := func(token string) answer {
+		return w.send(w.web, "POST", p.url+"/auth/v1/token?grant_type=refresh_token", map[string]string{"refresh_token": token}, "apikey", p.public)
+	}
+	token := p.person.RefreshToken
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	for i := range token {
+		for _, c := range alphabet {
+			if changed := token[:i] + string(c) + token[i+1:]; changed != token {
+				if a := refresh(changed); a.status != 400 || code(a) != "refresh_token_not_found" {
+					t.Fatalf("with character %d changed: %d %s", i, a.status, a.body)
+				}
+			}
+		}
+	}
+	for _, changed := range []string{token + "A", token + "=", token[1:], token[:len(token)-1], " " + token, token + "\n", token + "\x00", strings.ToLower(token), token + token, "\u200b" + token} {
+		if a := refresh(changed); a.status != 400 {
+			t.Errorf("a changed token: %d %s", a.status, a.body)
+		}
+	}
+
+	_, mark := w.events(w.acme.id, 0)
+	var all sync.WaitGroup
+	answers := make([]answer, 50)
+	for i := range answers {
+		all.Go(func() { answers[i] = refresh(token) })
+	}
+	all.Wait()
+	next := map[string]bool{}
+	for _, a := range answers {
+		var s signedIn
+		w.want(200, a, "refreshing at once", &s)
+		w.secrets.add(s.AccessToken, s.RefreshToken)
+		next[s.RefreshToken] = true
+	}
+	if len(next) != 1 || next[token] {
+		t.Errorf("fifty refreshes at once gave %d new tokens", len(next))
+	}
+	list, mark := w.events(w.acme.id, mark)
+	steps, again := 0, 0
+	for _, e := range list {
+		switch {
+		case e.Action != "session.refresh" || e.Actor.Kind != "anonymous":
+		case e.Notes["again"] == true:
+			again++
+		default:
+			steps++
+		}
+	}
+	if steps != 1 || again != 49 {
+		t.Errorf("fifty refreshes at once left %d steps and %d repetitions in the log", steps, again)
+	}
+
+	// The last but one may be lost on its way and is good for ever; one before that is somebody else's, ten seconds later.
+	var second, third signedIn
+	for now := range next {
+		w.want(200, refresh(now), "the next step", &second)
+	}
+	w.want(200, refresh(second.RefreshToken), "the next step", &third)
+	w.clock.Store(time.Now().Add(time.Minute).UnixNano())
+	a := w.want(400, refresh(token), "an old token", nil)
+	if code(a) != "refresh_token_already_used" {
+		t.Errorf("an old token: %s", a.body)
+	}
+	w.want(400, refresh(third.RefreshToken), "the newest token after that", nil)
+	w.auth(403, p, third.AccessToken, "GET", "user", nil, nil)
+	list, _ = w.events(w.acme.id, mark)
+	if !slices.ContainsFunc(list, func(e *audit.Record) bool {
+		return e.Action == "session.reuse" && e.Outcome == "ok" && e.Notes["account"] == p.person.User.ID
+	}) {
+		t.Error("the reuse is in no event")
+	}
+}
+
+// TestSessionsEnd holds that a session that ended is dead with the answer that says so.
+func TestSessionsEnd(t *testing.T) {
+	t.Parallel()
+	w := newRealm(t)
+	p := w.acme.projects[0]
+	alive := func(s signedIn, want bool, what string) {
+		t.Helper()
+		user, rows, refreshed := 200, 200, 200
+		if !want {
+			user, rows, refreshed = 403, 401, 400
+		}
+		w.auth(user, p, s.AccessToken, "GET", "user", nil, nil)
+		w.rows(rows, p, s.AccessToken, "GET", "notes", nil, nil)
+		if !want {
+			w.rows(401, p, s.AccessToken, "POST", "notes", map[string]string{"body": "late words"}, nil)
+			w.auth(refreshed, p, "", "POST", "token?grant_type=refresh_token", map[string]string{"refresh_token": s.RefreshToken}, nil)
+			w.auth(403, p, s.AccessToken, "POST", "logout", map[string]string{}, nil)
+		}
+	}
+	session := func() signedIn { return w.signIn(p, "ann@acme-0.example") }
+	a, b, c := session(), session(), session()
+	w.auth(204, p, a.AccessToken, "POST", "logout?scope=local", map[string]string{}, nil)
+	alive(a, false, "ended by itself")
+	alive(b, true, "another one")
+	w.auth(204, p, b.AccessToken, "POST", "logout?scope=others", map[string]string{}, nil)
+	alive(c, false, "ended by another")
+	alive(b, true, "the one that ended the others")
+	w.auth(400, p, b.AccessToken, "POST", "logout?scope=everybody", map[string]string{}, nil)
+	c = session()
+	const changed = "an entirely new password"
+	w.secrets.add(changed)
+	w.auth(400, p, b.AccessToken, "PUT", "user", map[string]string{"password": changed, "current_password": "not it at all"}, nil)
+	alive(c, true, "after a refused change")
+	w.auth(200, p, b.AccessToken, "PUT", "user", map[string]string{"password": changed}, nil)
+	alive(c, false, "ended by a new password")
+	alive(b, true, "the one that changed the password")
+	w.auth(400, p, "", "POST", "token?grant_type=password", map[string]string{"email": "ann@acme-0.example", "password": password}, nil)
+	w.auth(204, p, b.AccessToken, "POST", "logout", map[string]string{}, nil)
+	alive(b, false, "ended by the global one")
+	alive(p.another, true, "of another person")
+
+	// A person cannot change what the server says about them.
+	w.auth(200, p, p.another.AccessToken, "PUT", "user", map[string]any{
+		"data": map[string]any{"role": "owner"}, "role": "service_role", "app_metadata": map[string]any{"role": "owner", "level": 100},
+		"id": a.User.ID, "email_confirmed_at": "2020-01-01T00:00:00Z",
+	}, nil)
+	var me struct {
+		ID, Role    string
+		AppMetadata struct {
+			Role  string
+			Level int
+		} `json:"app_metadata"`
+	}
+	w.auth(200, p, p.another.AccessToken, "GET", "user", nil, &me)
+	if me.ID != p.another.User.ID || me.Role != "authenticated" || me.AppMetadata.Role != "user" || me.AppMetadata.Level != 40 {
+		t.Errorf("a person made themselves %+v", me)
+	}
+	w.auth(400, p, p.another.AccessToken, "PUT", "user", map[string]string{"email": "ann@acme-0.example"}, nil)
+
+	// The clock: a token is good until its time and not from it on.
+	var claims struct{ Exp int64 }
+	if err := json.Unmarshal([]byte(part(t, p.another.AccessToken, 1)), &claims); err != nil {
+		t.Fatal(err)
+	}
+	exp := time.Unix(claims.Exp, 0)
+	for at, want := range map[time.Time]int{exp.Add(-time.Second): 200, exp.Add(-1): 200, exp: 403, exp.Add(1): 403, exp.Add(time.Second): 403, exp.Add(24 * time.Hour): 403} {
+		w.clock.Store(at.UnixNano())
+		w.auth(want, p, p.another.AccessToken, "GET", "user", nil, nil)
+	}
+	w.clock.Store(exp.Add(time.Second).UnixNano())
+	w.rows(401, p, p.another.AccessToken, "GET", "notes", nil, nil)
+}
+
+// TestEnumeration holds that nobody learns by signing up or in which addresses have an account.
+func TestEnumeration(t *testing.T) {
+	t.Parallel()
+	w := newRealm(t)
+	p := w.acme.projects[0]
+	const known, unknown = "ann@acme-0.example", "nobody@acme-0.example"
+	w.secrets.add(unknown, "another password")
+	runs := func(fn func() answer) (answer, uint64) {
+		before := w.n.parts.sessions.Hasher.Runs()
+		a := fn()
+		return a, w.n.parts.sessions.Hasher.Runs() - before
+	}
+	try := func(path, email, pass string) func() answer {
+		return func() answer {
+			return w.send(w.web, "POST", p.url+"/auth/v1/"+path, map[string]string{"email": email, "password": pass}, "apikey", p.public)
+		}
+	}
+	pair := func(what, path string, want int, cost uint64) (answer, answer) {
+		t.Helper()
+		a, n := runs(try(path, known, "another password"))
+		b, m := runs(try(path, unknown, "another password"))
+		if n != m || n != cost {
+			t.Errorf("%s: bcrypt ran %d and %d times, want %d", what, n, m, cost)
+		}
+		if a.status != want || b.status != want {
+			t.Errorf("%s: %d %s and %d %s", what, a.status, a.body, b.status, b.body)
+		}
+		return a, b
+	}
+	a, b := pair("signing in", "token?grant_type=password", 400, 1)
+	same(t, "signing in", a, b)
+	w.manage(200, "PUT", "/projects/"+p.ref+"/settings", map[string]bool{"sign_up": false, "auto_confirm": true}, nil)
+	a, b = pair("signing up where that is closed", "signup", 422, 0)
+	same(t, "signing up where that is closed", a, b)
+	w.manage(200, "PUT", "/projects/"+p.ref+"/settings", map[string]bool{"sign_up": true, "auto_confirm": false}, nil)
+	a, b = pair("signing up where addresses are confirmed", "signup", 200, 1)
+	var first, second map[string]any
+	w.want(200, a, "", &first)
+	w.want(200, b, "", &second)
+	for _, name := range slices.Concat(slices.Collect(maps.Keys(first)), slices.Collect(maps.Keys(second))) {
+		switch name {
+		case "id", "email", "created_at", "updated_at", "identities": // as the protocol has it, identities are empty
+			continue
+		}
+		if fmt.Sprint(first[name]) != fmt.Sprint(second[name]) {
+			t.Errorf("signing up with a taken address says %s %v, with a free one %v", name, first[name], second[name])
+		}
+	}
+	if first["id"] == p.person.User.ID {
+		t.Error("signing up with a taken address tells whose it is")
+	}
+	// Nobody gets in by that, and the password is the old one.
+	w.auth(400, p, "", "POST", "token?grant_type=password", map[string]string{"email": known, "password": "another password"}, nil)
+	w.signIn(p, known)
+
+	w.manage(200, "PUT", "/projects/"+p.ref+"/settings", map[string]bool{"sign_up": true, "auto_confirm": true}, nil)
+	w.secrets.add("many@acme-0.example")
+	var all sync.WaitGroup
+	answers := make([]answer, 20)
+	for i := range answers {
+		all.Go(func() {
+			answers[i] = w.send(w.web, "POST", p.url+"/auth/v1/signup", map[string]string{"email": "Many@acme-0.example", "password": password}, "apikey", p.public)
+		})
+	}
+	all.Wait()
+	made := 0
+	for _, a := range answers {
+		switch a.status {
+		case 200:
+			made++
+		case 422:
+		default:
+			t.Errorf("signing up at once: %d %s", a.status, a.body)
+		}
+	}
+	if made != 1 {
+		t.Errorf("one address signed up %d times", made)
+	}
+}
+
+// TestHeaders holds what doubled and forged headers do: nothing.
+func TestHeaders(t *testing.T) {
+	t.Parallel()
+	w := newRealm(t)
+	p := w.acme.projects[0]
+	path := "/p/" + p.ref + "/rest/v1/closed"
+	for name, headers := range map[string][]string{
+		"the key twice":                                     {"apikey: " + p.public, "apikey: " + p.secret},
+		"the key twice in one":                              {"apikey: " + p.public + ", " + p.secret},
+		"the secret key as bearer":                          {"apikey: " + p.public, "Authorization: Bearer " + p.secret},
+		"two bearers":                                       {"apikey: " + p.public, "Authorization: Bearer " + p.person.AccessToken, "Authorization: Bearer " + p.secret},
+		"garbage, then a token":                             {"apikey: " + p.public, "Authorization: Bearer garbage", "Authorization: Bearer " + p.person.AccessToken},
+		"a secret key from a browser":                       {"apikey: " + p.secret, "User-Agent: Mozilla/5.0"},
+		"a role in a header":                                {"apikey: " + p.public, "X-Role: service_role", "Role: service_role", "X-Client-Role: service_role", "X-User-Id: " + p.person.User.ID},
+		"claims in a header":                                {"apikey: " + p.public, `Request.jwt.claims: {"role":"service_role"}`, "X-Hasura-Role: admin"},
+		"another schema":                                    {"apikey: " + p.secret, "Accept-Profile: auth"},
+		"another project as the host":                       {"apikey: " + w.acme.projects[1].secret, "Host: " + p.ref + ".localhost"},
+		"a path for a proxy":                                {"apikey: " + p.public, "X-Original-Url: /api/v1/tenants", "X-Rewrite-Url: /api/v1/tenants", "X-Forwarded-Prefix: /api"},
+		"a method for a proxy":                              {"apikey: " + p.public, "X-Http-Method-Override: DELETE", "X-Method-Override: DELETE"},
+		"the secret key behind the public one in the query": {"apikey: " + p.public},
+	} {
+		target := path
+		if strings.Contains(name, "query") {
+			target += "?apikey=" + p.secret
+		}
+		a := w.raw("GET", target, headers, "")
+		if a.status != 401 && a.status != 403 && a.status != 406 || strings.Contains(string(a.body), "words") {
+			t.Errorf("%s: %d %s", name, a.status, a.body)
+		}
+	}
+	// Who asks is who the socket says, and where the node is, is what its configuration says.
+	_, mark := w.events(w.acme.id, 0)
+	a := w.raw("POST", "/p/"+p.ref+"/auth/v1/token?grant_type=password", []string{
+		"apikey: " + p.public, "Host: evil.example", "X-Forwarded-For: 203.0.113.9", "X-Forwarded-Host: evil.example", "X-Forwarded-Proto: http",
+		"Forwarded: for=203.0.113.9;host=evil.example", "X-Real-Ip: 203.0.113.9", "True-Client-Ip: 203.0.113.9", "X-Request-Id: chosen", "User-Agent: \xff\xfe\"",
+	}, `{"email":"ann@acme-0.example","password":"`+password+`"}`)
+	var s signedIn
+	w.want(200, a, "signing in with forged headers", &s)
+	w.secrets.add(s.AccessToken, s.RefreshToken)
+	if claims := part(t, s.AccessToken, 1); !strings.Contains(claims, `"iss":"`+p.url+`/auth/v1"`) || strings.Contains(claims, "evil") {
+		t.Errorf("the token says %s", claims)
+	}
+	list, _ := w.events(w.acme.id, mark)
+	i := slices.IndexFunc(list, func(e *audit.Record) bool { return e.Action == "session.create" })
+	if i < 0 || !list[i].Actor.Addr.IsLoopback() || list[i].Request != a.header.Get("X-Request-Id") || list[i].Request == "chosen" {
+		t.Errorf("the event of signing in is %+v", list)
+	}
+	for name, values := range a.header {
+		if strings.Contains(fmt.Sprint(values), "evil") {
+			t.Errorf("the header %s of an answer is %q", name, values)
+		}
+	}
+	// Two lengths, or a length and chunks, are how a proxy and a server come to disagree about where a request ends.
+	for name, headers := range map[string][]string{
+		"two lengths":         {"Content-Length: 2", "Content-Length: 3"},
+		"a length and chunks": {"Content-Length: 2", "Transfer-Encoding: chunked"},
+		"odd chunks":          {"Transfer-Encoding: xchunked"},
+		"two hosts":           {"Host: localhost", "Host: evil.example"},
+		"a folded header":     {"apikey: " + p.public, " more"},
+		"a blank in a name":   {"apikey : " + p.public},
+	} {
+		if a := w.raw("POST", path, headers, ""); a.status != 400 && a.status != 501 && a.status != 401 {
+			t.Errorf("%s: %d %s", name, a.status, a.body)
+		}
 	}
 }
