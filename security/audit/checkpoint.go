@@ -99,6 +99,12 @@ func OpenCheckpoint(signed []byte, vkeys ...string) (c *Checkpoint, signer strin
 	if err != nil {
 		return nil, "", err
 	}
+	// The bits after a signature's last byte are not looked at by note.Open: of one checkpoint there would be several texts.
+	for _, sig := range append(n.Sigs, n.UnverifiedSigs...) {
+		if _, err := base64.StdEncoding.Strict().DecodeString(sig.Base64); err != nil {
+			return nil, "", errors.New("checking a checkpoint: its signature's base64 is not as it was written")
+		}
+	}
 	for _, sig := range n.Sigs {
 		if sig.Name == c.Origin {
 			return c, byHash[sig.Hash], nil

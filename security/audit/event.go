@@ -293,15 +293,10 @@ func Parse(text []byte) (*Record, error) {
 	if len(text) > MaxEvent {
 		return nil, fmt.Errorf("reading an audit event: it has %d bytes, more than %d", len(text), MaxEvent)
 	}
-	var head struct {
-		Version int `json:"v"`
-	}
-	if err := json.Unmarshal(text, &head); err != nil {
-		return nil, fmt.Errorf("reading an audit event: %w", err)
-	}
-	if head.Version != Version {
-		return nil, fmt.Errorf("reading an audit event: it has version %d and this program knows version %d: use a newer program",
-			head.Version, Version)
+	if !bytes.HasPrefix(text, []byte(`{"v":1,`)) {
+		if err := checkVersion(text); err != nil {
+			return nil, err
+		}
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
@@ -313,6 +308,9 @@ func Parse(text []byte) (*Record, error) {
 	if _, err := d.Token(); err != io.EOF {
 		return nil, errors.New("reading an audit event: there is more after the event")
 	}
+	if r.Version != Version { // said twice
+		return nil, errors.New("reading an audit event: it has two versions")
+	}
 	for field, v := range r.Notes {
 		plain, err := noteValue(v)
 		if err != nil {
@@ -321,6 +319,21 @@ func Parse(text []byte) (*Record, error) {
 		r.Notes[field] = plain
 	}
 	return r, nil
+}
+
+// checkVersion tells a newer version from what is not an event.
+func checkVersion(text []byte) error {
+	var head struct {
+		Version int `json:"v"`
+	}
+	if err := json.Unmarshal(text, &head); err != nil {
+		return fmt.Errorf("reading an audit event: %w", err)
+	}
+	if head.Version != Version {
+		return fmt.Errorf("reading an audit event: it has version %d and this program knows version %d: use a newer program",
+			head.Version, Version)
+	}
+	return nil
 }
 
 func noteValue(v any) (any, error) {

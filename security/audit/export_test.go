@@ -3,6 +3,7 @@ package audit_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -182,6 +183,84 @@ func TestVerifyFindsEveryLineMutation(t *testing.T) {
 			}
 			try("an added line", len(all), append(slices.Clone(x.bytes), all[1]...))
 		})
+	}
+}
+
+// forge puts another event in the place of the one in line, with its own hash.
+func forge(t *testing.T, line []byte) (forged []byte, h [32]byte) {
+	t.Helper()
+	i := bytes.Index(line, []byte(`"event":`)) + 8
+	event := bytes.Replace(line[i:len(line)-2], []byte("rows."), []byte("Rows."), 1)
+	if bytes.Equal(event, line[i:len(line)-2]) {
+		t.Fatalf("there is nothing to forge in %s", line)
+	}
+	h = audit.LeafHash(event)
+	j := bytes.Index(line, []byte(`"hash":"`)) + 8
+	forged = append(forged, line[:j]...)
+	forged = append(forged, base64.StdEncoding.EncodeToString(h[:])...)
+	return append(append(append(forged, line[j+44:i]...), event...), "}\n"...), h
+}
+
+// Who holds the key can sign other lines as a part: the proof shows that the event is not in the tree.
+func TestVerifyForgedPartSignedAgain(t *testing.T) {
+	t.Parallel()
+	x := export(t, 9, &audit.Filter{Action: "rows.*"})
+	all := lines(x.bytes)
+	all[4], _ = forge(t, all[4])
+	body := join(all[:len(all)-2])
+	r, err := verify(x.bytes, x.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tenant, err := storage.ParseID(r.Origin[strings.LastIndexByte(r.Origin, '/')+1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(body)
+	signed, err := newSigner(t, id(50), 1).Sign(tenant, r.Size, r.Root,
+		fmt.Sprintf("export %d %s", r.Events, base64.StdEncoding.EncodeToString(sum[:])))
+	if err != nil {
+		t.Fatal(err)
+	}
+	note, err := json.Marshal(map[string]string{"checkpoint": string(signed)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err = verify(append(append(body, note...), '\n'), x.key)
+	if err == nil || len(r.Problems) != 1 || !strings.Contains(r.Problems[0].What, "its proof does not lead to the root") {
+		t.Errorf("%v: %v", err, r.Problems)
+	}
+}
+
+// A header whose root is that of the forged events agrees with them, and not with what was signed.
+func TestVerifyForgedHeader(t *testing.T) {
+	t.Parallel()
+	x := export(t, 9, nil)
+	r, err := verify(x.bytes, x.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := lines(x.bytes)
+	var tree audit.Tree
+	for i := 1; i < len(all)-2; i++ {
+		var h [32]byte
+		if i == 4 {
+			all[i], h = forge(t, all[i])
+		} else {
+			at := bytes.Index(all[i], []byte(`"hash":"`)) + 8
+			raw, err := base64.StdEncoding.DecodeString(string(all[i][at : at+44]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			h = [32]byte(raw)
+		}
+		tree.Append(h)
+	}
+	root := tree.Root()
+	all[0] = bytes.Replace(all[0], []byte(base64.StdEncoding.EncodeToString(r.Root[:])), []byte(base64.StdEncoding.EncodeToString(root[:])), 1)
+	r, err = verify(join(all), x.key)
+	if err == nil || len(r.Problems) != 1 || !strings.Contains(r.Problems[0].What, "root is not the one that the checkpoint signs") {
+		t.Errorf("%v: %v", err, r.Problems)
 	}
 }
 

@@ -238,6 +238,47 @@ func TestCheckpoint(t *testing.T) {
 	}
 }
 
+// A key may sign only for the origin that is its name.
+func TestCheckpointOfAnotherOrigin(t *testing.T) {
+	t.Parallel()
+	secret, public, err := note.GenerateKey(&counting{}, "bulwark/other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := note.NewSigner(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for origin, want := range map[string]bool{"bulwark/other": true, "bulwark/own": false} {
+		c := audit.Checkpoint{Origin: origin, Size: 1, Root: leafHash(1)}
+		signed, err := note.Sign(&note.Note{Text: c.Text()}, signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := audit.OpenCheckpoint(signed, public); (err == nil) != want {
+			t.Errorf("%s: %v", origin, err)
+		}
+	}
+}
+
+// One checkpoint has one text: the unused bits at a signature's end count.
+func TestCheckpointHasOneText(t *testing.T) {
+	t.Parallel()
+	s := newSigner(t, id(50), 1)
+	signed, err := s.Sign(id(51), 42, leafHash(7))
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := strings.LastIndexByte(string(signed), '=') - 1
+	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/") {
+		other := append([]byte(nil), signed...)
+		other[end] = c
+		if _, _, err := audit.OpenCheckpoint(other, vkey(t, s, id(51))); (err == nil) != (c == signed[end]) {
+			t.Errorf("with %q in the place of %q: %v", c, signed[end], err)
+		}
+	}
+}
+
 func TestSignerNeedsItsParts(t *testing.T) {
 	t.Parallel()
 	if _, err := audit.NewSigner(id(1), make([]byte, 31)); err == nil {
@@ -303,4 +344,22 @@ func TestVerifyLeaves(t *testing.T) {
 			t.Errorf("%s: the leaves were accepted", name)
 		}
 	}
+	for i := range tree.Edge() {
+		if _, err := audit.VerifyLeaves(alteredTree{snap, i}, w.Tenant); err == nil || !strings.Contains(err.Error(), "was altered") {
+			t.Errorf("hash %d of the edge: %v", i, err)
+		}
+	}
+}
+
+// alteredTree shows a state in which somebody changed a hash of the tree's edge.
+type alteredTree struct {
+	storage.Snapshot
+	which int
+}
+
+func (a alteredTree) Tree(tenant storage.ID) (uint64, [][32]byte, error) {
+	size, edge, err := a.Snapshot.Tree(tenant)
+	edge = append([][32]byte(nil), edge...)
+	edge[a.which][9] ^= 1
+	return size, edge, err
 }
