@@ -66,7 +66,6 @@ func keywordFields() []string {
 type schema struct {
 	mapping *mapping.IndexMappingImpl
 	words   analysis.Analyzer
-	keyword analysis.Analyzer
 }
 
 func newSchema() (*schema, error) {
@@ -82,7 +81,7 @@ func newSchema() (*schema, error) {
 	text := mapping.NewTextFieldMapping()
 	text.Analyzer = textAnalyzer
 	m.DefaultMapping.AddFieldMappingsAt(fieldText, text)
-	return &schema{mapping: m, words: m.AnalyzerNamed(textAnalyzer), keyword: m.AnalyzerNamed(keyword.Name)}, nil
+	return &schema{mapping: m, words: m.AnalyzerNamed(textAnalyzer)}, nil
 }
 
 // documentID is the event's position, in six bytes.
@@ -116,25 +115,63 @@ func windowTerm(level uint, position uint64) string {
 // document makes the document of one event. Nothing is stored but the id: the event is in the log.
 func (s *schema) document(position uint64, r *audit.Record) *document.Document {
 	d := document.NewDocument(documentID(position))
-	word := func(field, value string) {
-		d.AddField(document.NewTextFieldCustom(field, nil, []byte(indexed(field, value)), fieldOptions, s.keyword))
-	}
 	for _, field := range keywordFields() {
-		for _, value := range valuesOf(r, field) {
-			word(field, value)
+		if values := valuesOf(r, field); len(values) > 0 {
+			for i, v := range values {
+				values[i] = indexed(field, v)
+			}
+			d.AddField(newTerms(field, values))
 		}
 	}
+	windows := make([]string, 0, 4)
 	for level := uint(smallWindow); level <= largeWindow; level += windowStep {
-		word(fieldWindow, windowTerm(level, position))
+		windows = append(windows, windowTerm(level, position))
 	}
+	d.AddField(newTerms(fieldWindow, windows))
+	times := make([]string, 0, len(timeShifts()))
 	for level, shift := range timeShifts() {
-		word(fieldTime, timeTerm(level, micros(r.Time)>>shift))
+		times = append(times, timeTerm(level, micros(r.Time)>>shift))
 	}
-	if text := textOf(r); text != "" {
-		d.AddField(document.NewTextFieldCustom(fieldText, nil, []byte(text), fieldOptions, s.words))
+	d.AddField(newTerms(fieldTime, times))
+	if words := s.split(textOf(r)); len(words) > 0 {
+		d.AddField(newTerms(fieldText, words))
 	}
 	return d
 }
+
+// terms is a field whose terms are known: bleve's own fields are analysed one value at a time.
+type terms struct {
+	name  string
+	freqs bleve.TokenFrequencies
+}
+
+var _ document.Field = (*terms)(nil)
+
+func newTerms(name string, values []string) *terms {
+	freqs := make(bleve.TokenFrequencies, len(values))
+	list := make([]bleve.TokenFreq, len(values))
+	for i, v := range values {
+		if freqs[v] == nil {
+			list[i].Term = []byte(v)
+			list[i].SetFrequency(1)
+			freqs[v] = &list[i]
+		}
+	}
+	return &terms{name, freqs}
+}
+
+func (t *terms) Name() string                                     { return t.name }
+func (t *terms) Value() []byte                                    { return nil }
+func (t *terms) ArrayPositions() []uint64                         { return nil }
+func (t *terms) EncodedFieldType() byte                           { return 't' }
+func (t *terms) Analyze()                                         {}
+func (t *terms) Options() bleve.FieldIndexingOptions              { return fieldOptions }
+func (t *terms) AnalyzedTokenFrequencies() bleve.TokenFrequencies { return t.freqs }
+func (t *terms) NumPlainTextBytes() uint64                        { return 0 }
+func (t *terms) Size() int                                        { return 0 }
+
+// AnalyzedLength is the same for all: bleve writes it beside terms that one document has, and it is of no use here.
+func (t *terms) AnalyzedLength() int { return 1 }
 
 // split returns the words of a text, in order.
 func (s *schema) split(text string) []string {
