@@ -190,19 +190,25 @@ func (d *DB) begin(ctx context.Context, by Actor, now time.Time) (*txn, error) {
 	return &txn{db: d, by: by, now: now, snap: snap}, nil
 }
 
-// propose hands e to the engine until its outcome is known or ctx ends. The same id makes a second proposal harmless.
+// propose hands e to the engine until its outcome is known, ctx ends, or the engine has been asked often enough. The same
+// id makes a second proposal harmless. Once e was in doubt only an outcome settles it: that a later proposal was refused
+// says nothing about the first.
 func (d *DB) propose(ctx context.Context, e *entry.Entry) (entry.Outcome, error) {
-	for attempt := 0; ; attempt++ {
+	var doubt *InDoubt
+	for attempt := range maxAttempts {
+		if doubt == nil && ctx.Err() != nil {
+			return entry.Outcome{}, timedOut(ctx)
+		}
 		out, err := d.engine.Propose(ctx, e)
-		var doubt *InDoubt
-		if !errors.As(err, &doubt) {
+		if !errors.As(err, &doubt) && (err == nil || doubt == nil) {
 			return out, err
 		}
 		if ctx.Err() != nil || pause(ctx, attempt) != nil {
-			return out, &Error{Fault: Unavailable, Code: "in_doubt", Cause: doubt.Cause,
-				Message: "the node cannot tell yet whether this was done; look before you repeat it"}
+			break
 		}
 	}
+	return entry.Outcome{}, &Error{Fault: Unavailable, Code: "in_doubt", Cause: doubt.Cause,
+		Message: "the node cannot tell yet whether this was done; look before you repeat it"}
 }
 
 // pause waits a jittered, growing while: 0-1 ms at first, 0-64 ms from the seventh time on.
@@ -214,8 +220,12 @@ func pause(ctx context.Context, attempt int) error {
 	case <-timer.C:
 		return nil
 	case <-ctx.Done():
-		return &Error{Fault: Unavailable, Code: "timeout", Message: "the request's time ran out; try again", Cause: ctx.Err()}
+		return timedOut(ctx)
 	}
+}
+
+func timedOut(ctx context.Context) error {
+	return &Error{Fault: Unavailable, Code: "timeout", Message: "the request's time ran out; try again", Cause: ctx.Err()}
 }
 
 // NewID returns a UUIDv7 (RFC 9562, section 5.7) of the time now.
@@ -235,8 +245,8 @@ func NewID(now time.Time, random io.Reader) (ID, error) {
 // rowEpoch is when row ids begin to count, so that 44 bits of milliseconds last for 557 years.
 var rowEpoch = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli()
 
-// newRow returns a row id above every one that this node gave before: milliseconds, then twenty bits that start at
-// random. Two nodes may draw the same one; the Point that Put adds makes one of them try again.
+// newRow returns a row id above every one that this node gave since it started: milliseconds, then twenty bits that start
+// at random. Another node may draw the same one: whoever makes a new row reads its key first (see Tx.NewRow).
 func (d *DB) newRow() uint64 {
 	fresh := uint64(d.guards.Clock().UnixMilli()-rowEpoch)<<20 | uint64(rand.Uint32N(1<<18))
 	for {

@@ -6,43 +6,68 @@ import (
 	"bulwark/storage/entry"
 )
 
-// resealBatch is how many values one entry seals anew: small beside an entry's limit, so that others get their turn.
-const resealBatch = 256
+// How much one entry seals anew: little beside an entry's limits, so that others get their turn.
+const (
+	resealValues = 256
+	resealBytes  = 1 << 20
+	resealVisits = 50 * resealValues
+)
 
 // Reseal seals anew what a scope still holds under old key versions, then drops those versions. by is a Job or the
 // Operator, acting in the scope: its tenant, and its project or zero. It returns how many values it sealed. It can be
-// stopped and run again at any time; each batch is an entry with its audit event. The audit log is not sealed anew: its
-// events stay under the tenant key version of their time, so a tenant's old versions are kept.
+// stopped and run again at any time, also on several nodes at once; each batch is an entry with its audit event. The
+// audit log and the outbox are not sealed anew: they stay under the tenant key version of their time, so a tenant's old
+// versions are kept.
 func (d *DB) Reseal(ctx context.Context, by Actor) (int, error) {
 	total := 0
-	spaces, err := d.spaces(ctx, by)
-	if err != nil {
-		return 0, err
-	}
-	for _, table := range spaces {
-		n, err := d.resealTable(ctx, by, entry.Space{Project: by.project, Table: table})
+	for range maxAttempts {
+		n, done, err := d.resealScope(ctx, by)
 		total += n
-		if err != nil {
+		if err != nil || done {
 			return total, err
 		}
 	}
-	if by.project.IsZero() {
-		return total, nil
-	}
-	// A transaction that read before the rotation may have put something into a table behind us: it cannot, the scope's
-	// revision is a precondition of every entry. But a table may be new since we listed them; it is under the new key.
-	err = d.Update(ctx, by, Intent{Action: "key.drop", Object: by.project.String()}, func(tx Tx) error {
-		return tx.ChangeKeys(DropOldKeys, by.tenant, by.project)
-	})
-	return total, err
+	return total, Errorf(Conflict, "conflict", "the keys kept changing while values were sealed anew; try again")
 }
 
-func (d *DB) spaces(ctx context.Context, by Actor) (names []string, err error) {
+// resealScope seals a scope's values anew and drops the old versions, unless the scope's keys have changed meanwhile: then
+// what was sealed first is under an old version again, and it is not done.
+func (d *DB) resealScope(ctx context.Context, by Actor) (total int, done bool, err error) {
+	var spaces []string
+	var began uint64
 	err = d.view(ctx, by, Intent{Action: "key.reseal"}, func(t *txn) error {
-		names, err = t.snap.Spaces(by.tenant, by.project)
+		if spaces, err = t.snap.Spaces(by.tenant, by.project); err != nil {
+			return err
+		}
+		_, began, err = t.snap.Wrapped(by.tenant, by.project)
 		return err
 	})
-	return names, err
+	if err != nil {
+		return 0, false, err
+	}
+	for _, table := range spaces {
+		if by.project.IsZero() && table == entry.Outbox {
+			continue
+		}
+		n, err := d.resealTable(ctx, by, entry.Space{Project: by.project, Table: table})
+		total += n
+		if err != nil {
+			return total, false, err
+		}
+	}
+	if by.project.IsZero() {
+		return total, true, nil
+	}
+	// Nothing came in under an old version behind us: the scope's revision is a precondition of every entry. A table that
+	// is new since they were listed has nothing but the current one.
+	err = d.Update(ctx, by, Intent{Action: "key.drop", Object: by.project.String()}, func(tx Tx) error {
+		_, now, err := tx.(*txn).snap.Wrapped(by.tenant, by.project) // Update made it
+		if done = now == began; err != nil || !done {
+			return err
+		}
+		return tx.ChangeKeys(DropOldKeys, by.tenant, by.project)
+	})
+	return total, done, err
 }
 
 func (d *DB) resealTable(ctx context.Context, by Actor, s entry.Space) (int, error) {
@@ -61,9 +86,11 @@ func (d *DB) resealTable(ctx context.Context, by Actor, s entry.Space) (int, err
 			}
 			return err
 		})
-		total += n
-		if err != nil || next == nil {
+		if err != nil {
 			return total, err
+		}
+		if total += n; next == nil {
+			return total, nil
 		}
 		from = next
 	}
@@ -76,9 +103,9 @@ func (t *txn) reseal(s entry.Space, from []byte) (n int, next []byte, err error)
 	if err != nil {
 		return 0, nil, err
 	}
-	visited := 0
+	visited, size := 0, 0
 	err2 := t.snap.Scan(t.by.tenant, s, from, nil, false, func(key, sealed []byte, version uint64) bool {
-		if visited++; n == resealBatch || visited > 50*resealBatch {
+		if visited++; n == resealValues || size >= resealBytes || visited > resealVisits {
 			next = append([]byte{}, key...)
 			return false
 		}
@@ -93,6 +120,7 @@ func (t *txn) reseal(s entry.Space, from []byte) (n int, next []byte, err error)
 		t.entry.Points = append(t.entry.Points, entry.Point{Space: s, Key: key, Version: version})
 		t.write(entry.Write{Space: s, Key: key, Value: k.Seal(nil, plain, t.place(s, key))})
 		n++
+		size += len(sealed)
 		return true
 	})
 	if err == nil {

@@ -79,8 +79,11 @@ type Tx interface {
 	Put(t Ref, key, value []byte) error
 	Delete(t Ref, key []byte) error
 
-	// NewID returns a UUIDv7 of the transaction's time; NewRow a growing eight-byte row id.
+	// NewID returns a UUIDv7 of the transaction's time.
 	NewID() ID
+	// NewRow returns a row id that grows, and that no transaction of this node was given since it started. Another node may
+	// give the same one, and a clock that was set back an old one: Get its key before you Put it. That it is absent is then
+	// a precondition, as of anything that was read.
 	NewRow() uint64
 
 	// Note adds a field to the audit event. The event is sealed, so a note may hold a name; never a secret.

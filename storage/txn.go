@@ -140,21 +140,17 @@ func (t *txn) Scan(r Ref, kr KeyRange, fn func(key, value []byte) bool) error {
 	if err != nil {
 		return err
 	}
-	if !stopped && !m.rest() {
-		stopped = true
-		if m.err != nil {
-			return m.err
-		}
+	if !stopped && !m.rest() && m.err != nil {
+		return m.err
 	}
 	if t.entry != nil {
 		read := entry.Range{Space: s, From: bytes.Clone(kr.From), To: bytes.Clone(kr.To), Count: seen}
-		// Only as far as it was read: what lies beyond may change freely.
-		if stopped && last != nil {
-			if kr.Reverse {
-				read.From = last
-			} else {
-				read.To = append(last, 0)
-			}
+		// Only as far as the snapshot was read: what lies beyond may change freely. One that was read to its end, and then
+		// left at an own write, was read to the end: a key between the two would have been seen.
+		if stopped && kr.Reverse {
+			read.From = last
+		} else if stopped && len(last) < entry.MaxKey {
+			read.To = append(last, 0)
 		}
 		t.entry.Ranges = append(t.entry.Ranges, read)
 	}

@@ -117,8 +117,8 @@ func NewEngine() *Engine {
 
 // Propose applies e. Bytes of e are copied. It fails only when ctx has ended or e cannot be encoded.
 func (m *Engine) Propose(ctx context.Context, e *entry.Entry) (entry.Outcome, error) {
-	if err := ctx.Err(); err != nil {
-		return entry.Outcome{}, err
+	if ctx.Err() != nil {
+		return entry.Outcome{}, timedOut(ctx)
 	}
 	encoded := entry.Append(nil, e)
 	e, err := entry.Decode(encoded)
@@ -272,10 +272,14 @@ func (s *state) change(k *entry.KeyChange) {
 
 // Snapshot returns the state as it is.
 func (m *Engine) Snapshot(ctx context.Context) (storage.Snapshot, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	if ctx.Err() != nil {
+		return nil, timedOut(ctx)
 	}
 	return m.Local()
+}
+
+func timedOut(ctx context.Context) error {
+	return &storage.Error{Fault: storage.Unavailable, Code: "timeout", Message: "the time ran out", Cause: ctx.Err()}
 }
 
 // Local returns the state as it is.

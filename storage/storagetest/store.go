@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -158,10 +159,11 @@ func TestStore(t *testing.T, open func(t *testing.T) storage.Engine) {
 		"a sealed node refuses":             testSealed,
 		"messages":                          testEmit,
 	}
+	maps.Copy(cases, troubles())
 	for name, fn := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			fn(t, NewWorld(t, open(t)))
+			fn(t, NewWorld(t, &meddler{Engine: open(t)}))
 		})
 	}
 }
