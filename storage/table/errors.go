@@ -103,17 +103,22 @@ func violates(table string) error {
 	return storage.Errorf(storage.Denied, CodeDenied, "new row violates row-level security policy for table %q", table)
 }
 
+// The names below come from outside, so they are bounded as literals are.
+
 func noTable(schema, name string) error {
+	schema, name = shown(schema), shown(name)
 	return storage.Errorf(storage.NotFound, CodeNoTable, "Could not find the table '%s.%s' in the schema cache", schema, name)
 }
 
 func noColumn(table, column string) error {
+	column = shown(column)
 	e := bad(CodeNoColumn, "column %s.%s does not exist", table, column)
 	e.Field = column
 	return e
 }
 
 func noField(table, column string) error {
+	column = shown(column)
 	e := bad(CodeNoField, "Could not find the '%s' column of '%s' in the schema cache", column, table)
 	e.Field = column
 	return e
