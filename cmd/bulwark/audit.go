@@ -29,7 +29,7 @@ type filterFlags struct {
 }
 
 func (o *filterFlags) add(f *pflag.FlagSet) {
-	f.StringVar(&o.tenant, "tenant", "", "the tenant's name or id (default: the only one)")
+	f.StringVar(&o.tenant, "tenant", "", "the tenant's name or id, or system for what the operator did (default: the only one)")
 	f.StringVar(&o.from, "from", "", "no event before it: 2026-01-31, 2026-01-31T08:00:00Z, or 24h for a day ago")
 	f.StringVar(&o.to, "to", "", "no event at it or after it")
 	f.StringVar(&o.filter.Actor, "actor", "", "the actor's id, or the name of a job or operator")
@@ -85,7 +85,7 @@ field:word, "phrases", +must and -must not; with none, every event is found.`,
 			if err != nil {
 				return err
 			}
-			t, err := a.findTenant(cmd.Context(), o.tenant)
+			t, err := a.findAudited(cmd.Context(), o.tenant)
 			if err != nil {
 				return err
 			}
@@ -154,7 +154,7 @@ file anywhere with bulwark audit verify.`,
 			if err != nil {
 				return err
 			}
-			t, err := a.findTenant(cmd.Context(), o.tenant)
+			t, err := a.findAudited(cmd.Context(), o.tenant)
 			if err != nil {
 				return err
 			}

@@ -84,6 +84,17 @@ func (a *app) findTenant(ctx context.Context, nameOrID string) (tenant.Tenant, e
 	return tenant.Tenant{}, storage.Errorf(storage.NotFound, "tenant_not_found", "there is no such tenant: see bulwark tenant list")
 }
 
+// systemName is what an operator calls the system tenant: it has an audit log, and nothing else that is anybody's.
+const systemName = "system"
+
+// findAudited is findTenant for the audit log.
+func (a *app) findAudited(ctx context.Context, nameOrID string) (tenant.Tenant, error) {
+	if nameOrID == systemName {
+		return tenant.Tenant{ID: storage.System, Name: systemName}, nil
+	}
+	return a.findTenant(ctx, nameOrID)
+}
+
 func parseID(s string) (storage.ID, error) {
 	id, err := storage.ParseID(s)
 	if err != nil {
