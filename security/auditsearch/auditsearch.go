@@ -1,11 +1,12 @@
 // Package auditsearch finds events of the audit log: a bleve index for each tenant, derived from the log.
 //
 // Promise: an answer misses nothing that was in the log when the search was called, and holds nothing that the store would
-// not have shown. No word of an event is in any file of the index in clear. An index that is missing, damaged, sealed
+// not have shown. Of a request's id, a phrase and a time inside a second, the index knows less than the query asks: such
+// events are opened and looked at, before they are shown or counted. No word of an event is in any file of the index in clear. An index that is missing, damaged, sealed
 // under another key or not of this log is made anew from the log, and the answer is the same.
 //
 // On disk an index is a folder named after the tenant's id, with bleve's files (root.bolt, *.zap) and a manifest of ours.
-// The values in bleve's files are sealed (see hooks.go); sizes and counts are visible.
+// The values in bleve's files are sealed (see hooks.go); sizes, counts and documents' positions are visible.
 package auditsearch
 
 import (
@@ -239,6 +240,9 @@ func (x *Index) follow(ctx context.Context, tenant storage.ID, size uint64, sinc
 	t.used = now
 	if t.reached < size {
 		if err := x.step(ctx, t, size); err != nil {
+			return false, err
+		}
+		if err := t.open.merge(ctx); err != nil {
 			return false, err
 		}
 	}

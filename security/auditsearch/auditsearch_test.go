@@ -305,8 +305,8 @@ func TestSearchIsAFilter(t *testing.T) {
 			for _, v := range page.Facets["outcome"] {
 				counted += v.Count
 			}
-			if counted != total {
-				rt.Fatalf("facets count %d events of %d", counted, total)
+			if counted != total || page.Total != uint64(total) || page.AtLeast {
+				rt.Fatalf("facets count %d events and the page %d of %d", counted, page.Total, total)
 			}
 			got = append(got, positions(page)...)
 			if len(page.Events) > q.Limit {
@@ -643,6 +643,22 @@ func TestDestroyedTenantsIndexGoes(t *testing.T) {
 	}
 	cancel()
 	<-done
+	// It does not come back: a search finds nothing and makes none, and what one left that was at it goes in the next round.
+	if page, err := l.index.Search(t.Context(), l.operator(), audit.Query{}); err == nil && len(page.Events) > 0 {
+		t.Errorf("a tenant that is no more was searched: %+v", page)
+	}
+	if _, err := os.Stat(l.folder()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a search made the index of a tenant that is no more: %v", err)
+	}
+	if err := os.MkdirAll(l.folder(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.index.Round(t.Context(), l.Engine); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(l.folder()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the index of a tenant that is no more is there again: %v", err)
+	}
 }
 
 func TestConcurrentSearches(t *testing.T) {
@@ -688,13 +704,7 @@ func TestOpenNeedsItsParts(t *testing.T) {
 func BenchmarkIndex(b *testing.B) {
 	words := strings.Fields("alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau")
 	for name, act := range map[string]func(l *lab, i, k int){
-		"inserts": func(l *lab, _, k int) { // what a row inserted over HTTP leaves
-			var request [16]byte
-			rand.Read(request[:])
-			by := storage.AccountActor(l.Tenant, l.Project, storage.ID{1, 6: 0x70, 15: byte(k % 50)}, storage.ID{2, 15: byte(k % 50)}, nil,
-				storage.Origin{Address: netip.AddrFrom4([4]byte{192, 0, 2, byte(k % 50)}), RequestID: hex.EncodeToString(request[:])})
-			l.act(b, by, storage.Intent{Action: "rows.insert", Object: "notes"}, storage.Note{Field: "rows", Value: 1})
-		},
+		"inserts": func(l *lab, _, k int) { l.insert(b, k) },
 		"texts": func(l *lab, i, k int) {
 			l.act(b, person(l, byte(k%50)), storage.Intent{Action: []string{"rows.insert", "rows.update", "session.create"}[k%3], Object: fmt.Sprintf("obj-%d", i)},
 				storage.Note{Field: "text", Value: strings.Join([]string{words[k%19], words[(k+3)%19], words[(k*7)%19]}, " ")})
@@ -718,6 +728,43 @@ func BenchmarkIndex(b *testing.B) {
 			l.open(b)
 		})
 	}
+}
+
+// What is on disk settles near what the events take, however few were indexed at a time; a row's insert takes 200 bytes.
+func TestDiskUseSettles(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	for range 60 {
+		for i := range 100 {
+			l.insert(t, i)
+		}
+		l.search(t, audit.Query{})
+	}
+	page := l.search(t, audit.Query{})
+	l.index.Close()
+	grown := folderSize(t, l.folder())
+	if err := os.RemoveAll(l.folder()); err != nil {
+		t.Fatal(err)
+	}
+	l.open(t)
+	l.search(t, audit.Query{}) // all at once
+	l.index.Close()
+	ideal := folderSize(t, l.folder())
+	l.open(t)
+	if grown > 2*ideal || uint64(grown) > 200*page.Indexed {
+		t.Errorf("%d events take %d bytes; indexed at once, they take %d", page.Indexed, grown, ideal)
+	}
+	t.Logf("%d bytes for each event, %d at once", grown/int64(page.Indexed), ideal/int64(page.Indexed))
+}
+
+// insert makes the event that inserting a row over HTTP leaves.
+func (l *lab) insert(t testing.TB, k int) {
+	t.Helper()
+	var request [16]byte
+	rand.Read(request[:])
+	by := storage.AccountActor(l.Tenant, l.Project, storage.ID{1, 6: 0x70, 15: byte(k % 50)}, storage.ID{2, 15: byte(k % 50)}, nil,
+		storage.Origin{Address: netip.AddrFrom4([4]byte{192, 0, 2, byte(k % 50)}), RequestID: hex.EncodeToString(request[:])})
+	l.act(t, by, storage.Intent{Action: "rows.insert", Object: "notes"}, storage.Note{Field: "rows", Value: 1})
 }
 
 func folderSize(t testing.TB, dir string) (size int64) {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/blevesearch/bleve/v2/index/scorch"
+	"github.com/blevesearch/bleve/v2/index/scorch/mergeplan"
 	bleve "github.com/blevesearch/bleve_index_api"
 	"go.etcd.io/bbolt"
 
@@ -290,6 +291,38 @@ func (x *Index) shut(t *tenantIndex) {
 	}
 	t.open.close()
 	t.open = nil
+}
+
+// merge waits until bleve has merged what it would merge in the background, so that its work counts as the follower's. It is
+// called under lock.
+func (o *openIndex) merge(ctx context.Context) error {
+	s, ok := o.bleve.(*scorch.Scorch)
+	if !ok {
+		return errors.New("internal error: the index is not a scorch index")
+	}
+	done := make(chan error, 1)
+	go func() {
+		plan := mergeplan.DefaultMergePlanOptions
+		done <- guard(func() error { return s.ForceMerge(ctx, &plan) })
+	}()
+	// bleve tries a merge that fails again and again, until the index is closed: the goroutine ends then.
+	failed := time.NewTicker(100 * time.Millisecond)
+	defer failed.Stop()
+	for {
+		select {
+		case err := <-done:
+			if err != nil {
+				return fmt.Errorf("merging the audit index: %w", err)
+			}
+			return guard(o.settle)
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-failed.C:
+			if err := o.folder.failed.Load(); err != nil {
+				return fmt.Errorf("merging the audit index: %w", *err)
+			}
+		}
+	}
 }
 
 func (x *Index) events(ctx context.Context, tenant storage.ID, first uint64, fn func(uint64, [32]byte, []byte) bool) error {
