@@ -31,6 +31,7 @@ type DB struct {
 	guards  Guards
 	lastRow atomic.Uint64
 	reads   *readLog
+	opened  opened
 }
 
 // maxAttempts bounds how often fn runs again after a conflict. With the jittered pauses between them it amounts to about

@@ -36,6 +36,7 @@ var records = func() struct {
 type Table[T any] struct {
 	records, index Ref
 	name           string
+	cached         bool
 	unique         []uniqueKey[T]
 	lookup         []lookupKey[T]
 }
@@ -63,6 +64,12 @@ func Lookup[T any](name string, of func(*T) [][]byte) TableOption[T] {
 	return func(t *Table[T]) { t.lookup = append(t.lookup, lookupKey[T]{name, of}) }
 }
 
+// Cached declares that decoded records are remembered in memory, for tables that are read on every request. Who gets a
+// record must not change what its slices and maps hold.
+func Cached[T any]() TableOption[T] {
+	return func(t *Table[T]) { t.cached = true }
+}
+
 // NewTable declares a table. name is Bulwark's own word.
 func NewTable[T any](name string, scope Scope, options ...TableOption[T]) *Table[T] {
 	t := &Table[T]{name: name, records: Ref{name, scope}, index: Ref{name + "#ix", scope}}
@@ -80,15 +87,40 @@ const (
 
 // Get returns the record with an id, or ErrNotFound.
 func (t *Table[T]) Get(r Reader, id ID) (T, error) {
-	var v T
+	if t.cached {
+		return getDecoded(r, t.records, id[:], t.decode)
+	}
 	b, err := r.Get(t.records, id[:])
 	if err != nil {
-		return v, err
+		var none T
+		return none, err
 	}
+	return t.decode(b)
+}
+
+func (t *Table[T]) decode(b []byte) (v T, err error) {
 	if err := records.dec.Unmarshal(b, &v); err != nil {
 		return v, fmt.Errorf("decoding a record of table %s: %w", t.name, err)
 	}
 	return v, nil
+}
+
+// holder returns the id under a unique key.
+func (t *Table[T]) holder(r Reader, key []byte) (ID, error) {
+	decode := func(b []byte) (ID, error) {
+		if len(b) != len(ID{}) {
+			return ID{}, fmt.Errorf("a look-up key of table %s is damaged", t.name)
+		}
+		return ID(b), nil
+	}
+	if t.cached {
+		return getDecoded(r, t.index, key, decode)
+	}
+	b, err := r.Get(t.index, key)
+	if err != nil {
+		return ID{}, err
+	}
+	return decode(b)
 }
 
 // Put writes the record with an id, new or not, and its keys. A unique value that another record has is an *Error of
@@ -234,14 +266,10 @@ func (t *Table[T]) ByUnique(r Reader, name string, value []byte) (ID, T, error) 
 	if err != nil {
 		return ID{}, none, err
 	}
-	b, err := r.Get(t.index, key)
+	id, err := t.holder(r, key)
 	if err != nil {
 		return ID{}, none, err
 	}
-	if len(b) != len(ID{}) {
-		return ID{}, none, fmt.Errorf("look-up key %s of table %s is damaged", name, t.name)
-	}
-	id := ID(b)
 	v, err := t.Get(r, id)
 	if err != nil {
 		return ID{}, none, err
@@ -286,8 +314,7 @@ func (t *Table[T]) All(r Reader, above ID, fn func(ID, T) bool) error {
 	var failed error
 	err := r.Scan(t.records, KeyRange{From: append(above[:len(above):len(above)], 0)}, func(key, value []byte) bool {
 		var v T
-		if failed = records.dec.Unmarshal(value, &v); failed != nil {
-			failed = fmt.Errorf("decoding a record of table %s: %w", t.name, failed)
+		if v, failed = t.decode(value); failed != nil {
 			return false
 		}
 		return fn(ID(key), v)

@@ -45,7 +45,7 @@ func byOf(r *record) [][]byte {
 
 // Keys of a project are sealed under the project's keys and end with them.
 var (
-	keys      = storage.NewTable[record]("apikey", storage.ProjectScope, storage.Unique("hash", byHash), storage.Lookup("of", byOf))
+	keys      = storage.NewTable("apikey", storage.ProjectScope, storage.Unique("hash", byHash), storage.Lookup("of", byOf), storage.Cached[record]())
 	operators = storage.NewTable[record]("operatortoken", storage.TenantScope, storage.Unique("hash", byHash), storage.Lookup("of", byOf))
 )
 

@@ -92,7 +92,8 @@ type method struct {
 }
 
 var sessions = storage.NewTable[record]("session", storage.TenantScope,
-	storage.Lookup("account", func(r *record) [][]byte { return [][]byte{r.Account[:]} }))
+	storage.Lookup("account", func(r *record) [][]byte { return [][]byte{r.Account[:]} }),
+	storage.Cached[record]())
 
 const (
 	keyLength = 32
