@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -170,27 +171,42 @@ func (c *Cluster) runRounds(ctx context.Context) {
 	}
 }
 
-// round returns the commit index at its beginning, when this node led from then to its end. (Raft dissertation, §6.4.)
+// leadership is what a round asks of raft.
+type leadership interface {
+	State() raft.RaftState
+	CurrentTerm() uint64
+	CommitIndex() uint64
+	Apply(cmd []byte, timeout time.Duration) raft.ApplyFuture
+	VerifyLeader() raft.Future
+}
+
+var _ leadership = (*raft.Raft)(nil)
+
 func (c *Cluster) round() (uint64, error) {
-	term := c.raft.CurrentTerm()
-	if c.raft.State() != raft.Leader {
+	return confirm(c.raft, c.fsm.Consumed, func(f raft.Future) error { return await(c, f) })
+}
+
+// confirm returns the commit index at its beginning, when this node led from then to its end. (Raft dissertation, §6.4.)
+func confirm(r leadership, consumed func() (index, term uint64), await func(raft.Future) error) (uint64, error) {
+	term := r.CurrentTerm()
+	if r.State() != raft.Leader {
 		return 0, errAgain
 	}
 	// A new leader does not know what its predecessors have committed until an entry of its own term is committed.
-	if _, consumed := c.fsm.Consumed(); consumed != term {
-		if err := await(c, c.raft.Apply(nil, 0)); err != nil {
+	if _, t := consumed(); t != term {
+		if err := await(r.Apply(nil, 0)); err != nil {
 			return 0, errAgain
 		}
-		if _, consumed := c.fsm.Consumed(); consumed != term {
+		if _, t := consumed(); t != term {
 			return 0, errAgain
 		}
 	}
-	index := c.raft.CommitIndex()
-	if err := await(c, c.raft.VerifyLeader()); err != nil {
+	index := r.CommitIndex()
+	if err := await(r.VerifyLeader()); err != nil {
 		return 0, errAgain
 	}
 	// The check comes after the round: it shows that the node led, in one term, all the time.
-	if c.raft.State() != raft.Leader || c.raft.CurrentTerm() != term {
+	if r.State() != raft.Leader || r.CurrentTerm() != term {
 		return 0, errAgain
 	}
 	return index, nil
