@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -275,7 +276,7 @@ func (q *request) parseRange(header http.Header) error {
 	}
 	start := max(q.offset, from)
 	if end >= 0 {
-		n := end - start + 1
+		n := min(end, math.MaxInt-1) - start + 1
 		if q.limit != nil {
 			n = min(n, *q.limit-(start-q.offset))
 		}

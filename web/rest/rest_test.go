@@ -208,6 +208,7 @@ func TestShapes(t *testing.T) {
 		{"count of none", "GET", "items?id=eq.9", []string{"Prefer: count=exact"}, 200, `[]`, []string{"Content-Range: */0"}},
 		{"range", "GET", "items?select=id", []string{"Range-Unit: items", "Range: 1-2"}, 200, `[{"id":2},{"id":3}]`, []string{"Content-Range: 1-2/*"}},
 		{"open range", "GET", "items?select=id", []string{"Range: 3-"}, 200, `[{"id":4}]`, []string{"Content-Range: 3-3/*"}},
+		{"longest range", "GET", "items?select=id", []string{"Range: 3-9223372036854775807"}, 200, `[{"id":4}]`, []string{"Content-Range: 3-3/*"}},
 		{"beyond", "GET", "items?offset=7", []string{"Prefer: count=exact"}, 416,
 			`{"code":"PGRST103","message":"Requested range not satisfiable","details":"An offset of 7 was requested, but there are only 4 rows.","hint":null}`, []string{"Content-Range: */4"}},
 		{"single", "GET", "items?select=id&id=eq.1", []string{"Accept: application/vnd.pgrst.object+json"}, 200, `{"id":1}`,
