@@ -1022,3 +1022,257 @@ func TestHeaders(t *testing.T) {
 		}
 	}
 }
+
+// TestRowPolicies goes at rows that belong to another person through everything that the surface takes.
+func TestRowPolicies(t *testing.T) {
+	t.Parallel()
+	w := newRealm(t)
+	p := w.acme.projects[0]
+	ann, bob := p.person.AccessToken, p.another.AccessToken
+	w.rows(204, p, p.secret, "DELETE", "notes", nil, nil)
+	const hidden, own = "22222222-2222-4222-8222-222222222222", "33333333-3333-4333-8333-333333333333"
+	w.rows(201, p, ann, "POST", "notes", map[string]any{"id": hidden, "body": "hidden words", "n": 4242, "small": 7, "score": 1.5, "day": "2020-02-02", "done": true, "tag": "hidden tag",
+		"data": map[string]any{"a": "hidden words"}}, nil)
+	w.rows(201, p, bob, "POST", "notes", map[string]any{"id": own, "body": "own", "n": 1, "tag": "own"}, nil)
+	state := func() string {
+		return string(w.rows(200, p, p.secret, "GET", "notes?order=id", nil, nil).body)
+	}
+	before := state()
+	unchanged := func(what string) {
+		t.Helper()
+		if now := state(); now != before {
+			t.Errorf("%s: the rows were %s and are %s", what, before, now)
+			before = now
+		}
+	}
+	tells := func(what string, a answer) {
+		t.Helper()
+		if s := string(a.body) + fmt.Sprint(a.header); strings.Contains(s, "hidden") || strings.Contains(s, "4242") || strings.Contains(s, p.person.User.ID) {
+			t.Errorf("%s tells of a hidden row: %d %s %v", what, a.status, a.body, a.header)
+		}
+		if a.status >= 500 || tellsTooMuch(a.body) {
+			t.Errorf("%s: %d %s", what, a.status, a.body)
+		}
+	}
+
+	// Reading: what a filter, an order, a range or a count says of a hidden row is what it says of one that is not there.
+	for _, c := range []struct{ with, without string }{
+		{"id=eq." + hidden, "id=eq.99999999-2222-4222-8222-222222222222"},
+		{"tag=eq.hidden%20tag", "tag=eq.no%20tag"}, {"n=eq.4242", "n=eq.4243"}, {"n=gt.100", "n=gt.100000"}, {"body=like.hidden*", "body=like.nothing*"},
+		{"body=ilike.*WORDS", "body=ilike.*nothing"}, {"data-%3E%3Ea=eq.hidden%20words", "data-%3E%3Ea=eq.x"}, {"data=not.is.null", "data=not.is.null"},
+		{"or=(n.eq.4242,body.eq.x)", "or=(n.eq.9,body.eq.x)"}, {"not.and=(n.eq.1,body.eq.own)", "not.and=(n.eq.1,tag.eq.own)"},
+		{"id=in.(" + hidden + ")", "id=in.(99999999-2222-4222-8222-222222222222)"}, {"done=is.true", "done=is.true"}, {"user_id=neq." + p.another.User.ID, "day=is.null&n=eq.2"},
+	} {
+		for _, more := range []string{"", "&order=n.desc", "&order=body.asc.nullsfirst,id", "&limit=1", "&offset=0", "&select=count", "&limit=0"} {
+			a := w.send(w.web, "GET", p.url+"/rest/v1/notes?"+c.with+more, nil, "apikey", p.public, "Authorization", "Bearer "+bob, "Prefer", "count=exact")
+			b := w.send(w.web, "GET", p.url+"/rest/v1/notes?"+c.without+more, nil, "apikey", p.public, "Authorization", "Bearer "+bob, "Prefer", "count=exact")
+			tells("reading "+c.with+more, a)
+			same(t, "reading "+c.with+more, a, b)
+		}
+	}
+	for _, bobs := range []string{"", "&order=n", "&order=n.desc&limit=5", "&offset=1", "&limit=1", "&select=id"} {
+		a := w.send(w.web, "GET", p.url+"/rest/v1/notes?id=not.is.null"+bobs, nil, "apikey", p.public, "Authorization", "Bearer "+bob, "Prefer", "count=exact")
+		tells("counting", a)
+		if of := a.header.Get("Content-Range"); !strings.HasSuffix(of, "/1") {
+			t.Errorf("bob's rows are counted as %s", of)
+		}
+	}
+	a := w.rows(416, p, bob, "GET", "notes?offset=5", nil, nil, "Prefer", "count=exact")
+	if !strings.Contains(string(a.body), "there are only 1 rows") {
+		t.Errorf("a range beyond the end: %s", a.body)
+	}
+	for _, method := range []string{"HEAD", "GET"} {
+		for _, kind := range []string{"exact", "planned", "estimated"} {
+			a := w.send(w.web, method, p.url+"/rest/v1/notes", nil, "apikey", p.public, "Prefer", "count="+kind)
+			if r := a.header.Get("Content-Range"); r != "*/0" {
+				t.Errorf("anybody counts %s rows by %s", r, kind)
+			}
+		}
+	}
+	for _, prefer := range []string{"Accept", "Prefer"} {
+		value := map[string]string{"Accept": "application/vnd.pgrst.object+json", "Prefer": "handling=strict,max-affected=0"}[prefer]
+		for _, c := range []struct{ method, with, without string }{{"GET", "n=eq.4242", "n=eq.9"}, {"PATCH", "n=eq.4242", "n=eq.9"}, {"DELETE", "n=eq.4242", "n=eq.9"}} {
+			var body any
+			if c.method == "PATCH" {
+				body = `{"body":"x"}`
+			}
+			headers := []string{"apikey", p.public, "Authorization", "Bearer " + bob, prefer, value, "Prefer", "return=representation"}
+			same(t, c.method+" with "+value, w.send(w.web, c.method, p.url+"/rest/v1/notes?"+c.with, body, headers...), w.send(w.web, c.method, p.url+"/rest/v1/notes?"+c.without, body, headers...))
+		}
+	}
+
+	// An error in a filter is the same whether a hidden row would meet it or not; operands of the wrong type are the client's.
+	for _, f := range []string{"n=eq.abc", "n=eq.1.5", "n=eq.99999999999999999999", "id=eq.1", "day=eq.2020-13-45", "done=eq.perhaps", "score=eq.1e999", "n=like.1*", "data=eq.{", "n=in.(1,x)", "id=in.(,)",
+		"data-%3Ea-%3Eb=eq.1", "nope=eq.1", "order=nope", "order=n.up", "select=nope", "select=*,nope", "select=user_id(email)", "select=auth.uid()", "select=n.sum()", "select=n::text", "select=count()",
+		"limit=-1", "limit=x", "offset=-1", "limit=99999999999999999999", "offset=9223372036854775807", "offset=9223372036854775808", "columns=nope", "body=eq.%00", "body=eq.%ff", "%ff=eq.1", "%00=eq.1", "body=eq",
+		"body=", "=eq.1", "and=(", "or=()", "or=(n.eq.1", "or=(n.eq.1))", "not=eq.1", "n=not.not.eq.1", "n=fts.x", "n=cs.{1}", "n=ov.(1,2)", "n=eq(any).{1,2", "body=like(all).{a*,b*}",
+		"n=isdistinct.1", "a.b=eq.1", "notes.n=eq.1", "auth.uid()=eq.1", "n=eq.1;drop table notes", "n=eq.1'--", "n=eq.(select 1)", "on_conflict=id", "on_conflict=tag", "%", "a%zz=1",
+		"order=data-%3E%3Ea", "order=(select tag)", "body=match.hid.*", "body=imatch.HID.*", "limit=1&limit=2", "select=n&select=body", "ctid=eq.1", "oid=eq.1", "xmin=eq.1", "tableoid=eq.1",
+		"or=(" + strings.Repeat("and(", 60) + "n.eq.1" + strings.Repeat(")", 60) + ")", strings.Repeat("(", 3000), "data" + strings.Repeat("-%3Ea", 3000) + "=eq.1",
+		"body=like." + strings.Repeat("%25a", 3000), "order=" + strings.Repeat("n,", 2000) + "n", "select=" + strings.Repeat("n,", 2000) + "n",
+	} {
+		for _, method := range []string{"GET", "PATCH", "DELETE"} {
+			var body any
+			if method == "PATCH" {
+				body = `{"body":"own"}`
+			}
+			if method != "GET" && !strings.Contains(f, "eq.") {
+				continue
+			}
+			f = strings.ReplaceAll(f, " ", "%20")
+			a := w.send(w.web, method, p.url+"/rest/v1/notes?tag=eq.none&"+f, body, "apikey", p.public, "Authorization", "Bearer "+bob)
+			tells(method+" "+f[:min(len(f), 60)], a)
+		}
+	}
+	unchanged("odd filters")
+	long := "id=in.(" + strings.Repeat(own+",", 700) + hidden + ")"
+	var rows []map[string]any
+	w.rows(200, p, bob, "GET", "notes?"+long, nil, &rows)
+	if len(rows) != 1 {
+		t.Errorf("a long list finds %v", rows)
+	}
+	w.rows(200, p, bob, "GET", "notes?n=in.("+strings.Repeat("4242,", 5000)+"4242)", nil, &rows)
+	if len(rows) != 0 {
+		t.Errorf("a long list finds %v", rows)
+	}
+	for _, r := range []string{"0-9223372036854775807", "0-0", "0-", "5-1", "-1", "a-b", "0-1,2-3", "items=0-0", "bytes=0-10", "9223372036854775807-"} {
+		a := w.send(w.web, "GET", p.url+"/rest/v1/notes", nil, "apikey", p.public, "Authorization", "Bearer "+bob, "Range", r, "Prefer", "count=exact")
+		tells("the range "+r, a)
+		if r == "0-9223372036854775807" && !strings.Contains(string(a.body), own) {
+			t.Errorf("the range %s gives %d %s", r, a.status, a.body)
+		}
+	}
+
+	// Changing: hidden rows are not there.
+	for _, f := range []string{"", "id=eq." + hidden, "n=eq.4242", "tag=eq.hidden%20tag", "n=gt.100", "id=in.(" + hidden + ")", "or=(n.eq.4242,tag.eq.none)"} {
+		if f == "" {
+			f = "n=neq.1"
+		}
+		for _, prefer := range []string{"", "return=representation", "return=headers-only", "count=exact", "tx=rollback,return=representation"} {
+			for method, body := range map[string]any{"PATCH": map[string]any{"body": "overwritten"}, "DELETE": nil} {
+				a := w.send(w.web, method, p.url+"/rest/v1/notes?"+f, body, "apikey", p.public, "Authorization", "Bearer "+bob, "Prefer", prefer)
+				tells(method+" "+f+" with "+prefer, a)
+				if a.status != 204 && string(a.body) != "[]" {
+					t.Errorf("%s %s with %q: %d %s", method, f, prefer, a.status, a.body)
+				}
+				if r := a.header.Get("Content-Range"); strings.Contains(prefer, "count") && r != "*/0" {
+					t.Errorf("%s %s counts %s", method, f, r)
+				}
+			}
+		}
+	}
+	unchanged("changes of hidden rows")
+
+	// What a row may become: nobody's but one's own, as a whole or not at all.
+	refused := func(want int, what, method, path string, body any, prefer string) {
+		t.Helper()
+		a := w.send(w.web, method, p.url+"/rest/v1/"+path, body, "apikey", p.public, "Authorization", "Bearer "+bob, "Prefer", prefer)
+		if a.status != want {
+			t.Errorf("%s: %d, want %d\n%s", what, a.status, want, a.body)
+		}
+		if strings.Contains(string(a.body), "hidden words") || strings.Contains(string(a.body), "Key (") || a.status >= 500 {
+			t.Errorf("%s tells %s", what, a.body)
+		}
+		unchanged(what)
+	}
+	mine, theirs := p.another.User.ID, p.person.User.ID
+	refused(403, "a forged owner", "POST", "notes", map[string]any{"user_id": theirs, "body": "x"}, "")
+	refused(403, "a forged owner, to be read", "POST", "notes", map[string]any{"user_id": theirs, "body": "x"}, "return=representation")
+	refused(403, "no owner", "POST", "notes", map[string]any{"user_id": nil, "body": "x"}, "")
+	refused(403, "no owner in columns", "POST", "notes?columns=user_id,body", map[string]any{"body": "x"}, "missing=null")
+	refused(403, "a row given away", "PATCH", "notes?id=eq."+own, map[string]any{"user_id": theirs}, "")
+	refused(403, "a row given away in columns", "PATCH", "notes?id=eq."+own+"&columns=user_id", map[string]any{"user_id": theirs, "body": "x"}, "")
+	refused(403, "every row given away", "PATCH", "notes?n=gt.0", map[string]any{"user_id": theirs, "body": "x"}, "return=representation")
+	refused(403, "a bulk with one bad row", "POST", "notes", []map[string]any{{"body": "a", "user_id": mine}, {"body": "b", "user_id": theirs}}, "")
+	refused(409, "a bulk with one taken key", "POST", "notes", []map[string]any{{"tag": "a"}, {"tag": "own"}, {"tag": "b"}}, "")
+	refused(409, "a bulk with one key twice", "POST", "notes", []map[string]any{{"tag": "a"}, {"tag": "a"}}, "return=representation")
+	refused(409, "a key that a hidden row has", "POST", "notes", map[string]any{"tag": "hidden tag"}, "return=representation")
+	refused(409, "a key that a hidden row has, changed", "PATCH", "notes?id=eq."+own, map[string]any{"tag": "hidden tag"}, "")
+	refused(409, "an id that a hidden row has", "POST", "notes", map[string]any{"id": hidden}, "")
+	refused(400, "a bulk with one bad value", "POST", "notes", []map[string]any{{"n": 1}, {"n": "x"}}, "")
+	refused(400, "a bulk of unlike rows", "POST", "notes", []map[string]any{{"n": 1}, {"body": "x"}}, "")
+	for _, prefer := range []string{"resolution=merge-duplicates", "resolution=ignore-duplicates", "return=representation,resolution=merge-duplicates"} {
+		refused(400, "an upsert by "+prefer, "POST", "notes", map[string]any{"id": hidden, "body": "overwritten"}, prefer)
+		refused(400, "an upsert by tag and "+prefer, "POST", "notes?on_conflict=tag", map[string]any{"tag": "hidden tag", "body": "overwritten"}, prefer)
+	}
+	refused(400, "an unknown column", "POST", "notes", map[string]any{"body": "x", "is_admin": true}, "")
+	refused(400, "an unknown column in columns", "POST", "notes?columns=body,is_admin", map[string]any{"body": "x"}, "")
+	refused(400, "an unknown column of a change", "PATCH", "notes?id=eq."+own, map[string]any{"is_admin": true}, "")
+	refused(400, "a change of some rows only", "PATCH", "notes?limit=1", map[string]any{"body": "x"}, "")
+	refused(400, "a removal of some rows only", "DELETE", "notes?limit=1&order=id", nil, "")
+	for what, body := range map[string]string{
+		"a number beyond int64": `{"n":9223372036854775808}`, "a number beyond int64, negative": `{"n":-9223372036854775809}`, "a fraction": `{"n":1.5}`, "an exponent": `{"n":1e400}`,
+		"a number beyond smallint": `{"small":32768}`, "a float beyond its range": `{"score":1e999}`, "text as a number": `{"n":"1x"}`, "an array as a number": `{"n":[1]}`,
+		"an object as a number": `{"n":{}}`, "a number as an id": `{"id":1}`, "an object as a date": `{"day":{}}`,
+		"NUL in text": `{"body":"a\u0000b"}`, "NUL in JSON": `{"data":{"a":"\u0000"}}`, "NUL in a name of JSON": `{"data":{"\u0000":1}}`, "half a surrogate": `{"body":"\ud800"}`,
+		"bytes that are not UTF-8": "{\"body\":\"\xff\xfe\"}", "a name that is not UTF-8": "{\"\xff\":1}", "a raw control character": "{\"body\":\"a\x01b\"}",
+		"a name twice": `{"body":"a","body":"b"}`, "a name twice, escaped": `{"body":"a","bod\u0079":"b"}`, "an owner twice": `{"user_id":"` + mine + `","user_id":"` + theirs + `"}`,
+		"more after the end": `{"body":"a"}{"body":"b"}`, "a comment": `{"body":"a"/**/}`, "a comma too many": `{"body":"a",}`, "NaN": `{"score":NaN}`, "half an object": `{"body":`,
+		"nothing": ` `, "a string": `"x"`, "a number": `1`, "null": `null`, "a list of numbers": `[1,2]`, "a list of lists": `[[{"body":"x"}]]`, "a byte order mark": "\ufeff{\"body\":\"a\"}",
+		"a deep value": `{"data":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}`, "a deep, open value": strings.Repeat(`{"data":`, 100000), "a long number": `{"n":` + strings.Repeat("9", 100000) + `}`,
+	} {
+		refused(400, what, "POST", "notes", body, "")
+		refused(400, what+" in a change", "PATCH", "notes?id=eq."+own, body, "")
+	}
+	if a := w.send(w.web, "POST", p.url+"/rest/v1/notes", `body=x`, "apikey", p.public, "Authorization", "Bearer "+bob, "Content-Type", "text/csv"); a.status == 201 {
+		t.Errorf("another type of body: %d %s", a.status, a.body)
+	}
+	unchanged("other bodies")
+
+	// Policies by role and by claim.
+	w.rows(201, p, p.secret, "POST", "board", []map[string]any{{"id": 1, "audience": "anon", "body": "for anybody"}, {"id": 2, "audience": "authenticated", "body": "for people"},
+		{"id": 3, "audience": "service_role", "body": "for servers"}, {"id": 4, "audience": "bob@acme-0.example", "body": "for bob"}}, nil)
+	for token, want := range map[string]string{"": "1", ann: "2", bob: "2,4", p.secret: "1,2,3,4"} {
+		var got []struct{ ID int }
+		w.rows(200, p, token, "GET", "board?select=id&order=id", nil, &got)
+		var ids []string
+		for _, r := range got {
+			ids = append(ids, fmt.Sprint(r.ID))
+		}
+		if strings.Join(ids, ",") != want {
+			t.Errorf("one reads %v of the board, want %s", ids, want)
+		}
+		if token != p.secret {
+			a := w.send(w.web, "POST", p.url+"/rest/v1/board", `{"id":9,"body":"x"}`, "apikey", p.public, "Authorization", bearerOf(token))
+			if a.status != 401 && a.status != 403 {
+				t.Errorf("writing to the board: %d %s", a.status, a.body)
+			}
+		}
+	}
+	// A person may claim whatever they like about themselves, and no policy hears of it but in user_metadata.
+	w.auth(200, p, ann, "PUT", "user", map[string]any{"data": map[string]any{"email": "bob@acme-0.example", "role": "service_role", "sub": mine}}, nil)
+	liar := w.signIn(p, "ann@acme-0.example").AccessToken
+	w.rows(200, p, liar, "GET", "board?id=in.(3,4)", nil, &rows)
+	if len(rows) != 0 {
+		t.Errorf("metadata opens %v", rows)
+	}
+	w.rows(200, p, liar, "GET", "notes?id=eq."+own, nil, &rows)
+	if len(rows) != 0 {
+		t.Errorf("metadata opens %v", rows)
+	}
+
+	// A table to put in only: what is put in cannot be had back, nor found out.
+	w.rows(201, p, "", "POST", "dropbox", map[string]any{"id": 1, "body": "hidden words"}, nil)
+	for _, prefer := range []string{"return=representation", "return=headers-only"} {
+		a := w.send(w.web, "POST", p.url+"/rest/v1/dropbox", `{"id":2,"body":"x"}`, "apikey", p.public, "Prefer", prefer)
+		if a.status != 401 {
+			t.Errorf("putting in with %s: %d %s %v", prefer, a.status, a.body, a.header)
+		}
+	}
+	for method, body := range map[string]any{"GET": nil, "PATCH": `{"body":"y"}`, "DELETE": nil} {
+		a := w.send(w.web, method, p.url+"/rest/v1/dropbox?id=eq.1", body, "apikey", p.public, "Prefer", "return=representation,count=exact")
+		if string(a.body) != "[]" || !strings.HasSuffix(a.header.Get("Content-Range"), "*/0") {
+			t.Errorf("%s of what was put in: %d %s %v", method, a.status, a.body, a.header)
+		}
+	}
+	// Without policies only a secret key gets in.
+	for _, token := range []string{"", ann} {
+		for method, body := range map[string]any{"GET": nil, "HEAD": nil, "POST": `{"id":5}`, "PATCH": `{"body":"x"}`, "DELETE": nil} {
+			a := w.send(w.web, method, p.url+"/rest/v1/closed?id=eq.1", body, "apikey", p.public, "Authorization", bearerOf(token))
+			if want := map[bool]int{true: 401, false: 403}[token == ""]; a.status != want || strings.Contains(string(a.body), "words") {
+				t.Errorf("%s of a table without policies: %d %s", method, a.status, a.body)
+			}
+		}
+	}
+	unchanged("the end")
+}
