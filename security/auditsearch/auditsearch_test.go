@@ -81,12 +81,6 @@ func (l *lab) open(t testing.TB) {
 	}
 }
 
-func (l *lab) reopen(t testing.TB) {
-	t.Helper()
-	l.index.Close()
-	l.open(t)
-}
-
 func (l *lab) folder() string { return filepath.Join(l.dir, l.Tenant.String()) }
 
 func (l *lab) operator() storage.Actor {

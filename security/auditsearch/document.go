@@ -128,8 +128,9 @@ func (s *schema) document(position uint64, r *audit.Record) *document.Document {
 		windows = append(windows, windowTerm(level, position))
 	}
 	d.AddField(newTerms(fieldWindow, windows))
-	times := make([]string, 0, len(timeShifts()))
-	for level, shift := range timeShifts() {
+	shifts := timeShifts()
+	times := make([]string, 0, len(shifts))
+	for level, shift := range shifts {
 		times = append(times, timeTerm(level, micros(r.Time)>>shift))
 	}
 	d.AddField(newTerms(fieldTime, times))
