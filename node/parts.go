@@ -187,6 +187,7 @@ func (n *Node) serveClients(ctx context.Context, certificates *cert.Manager, sea
 		search.Close()
 		certificates.Close()
 		n.parts.tables.Forget()
+		n.store.Forget()
 		n.client = nil
 	}
 	n.run("serving clients", func() error { return clients.Serve(listener, certificates.TLS(n.cfg.HTTP2)) })
