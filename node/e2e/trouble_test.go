@@ -13,6 +13,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -883,4 +884,411 @@ func wait(t testing.TB, what string, done func() bool) {
 			t.Fatalf("waited too long for %s", what)
 		}
 	}
+}
+
+// TestLockedFolder starts a second node on a folder that has one, which goes on undisturbed.
+func TestLockedFolder(t *testing.T) {
+	t.Parallel()
+	p := serve(t, filepath.Join(t.TempDir(), "data"))
+	who := p.signUp(t, "somebody@example.com")
+	for _, format := range []string{"", "--json"} {
+		args := []string{"serve", "--data", p.Data, "--listen", "localhost:0", "--cluster-listen", "localhost:0"}
+		if format != "" {
+			args = append(args, format)
+		}
+		out, errs, code := runFor(t, 15*time.Second, args...)
+		if line := oneLine(t, errs); code == 0 || out != "" || !regexp.MustCompile(`in use by another bulwark process.*stop`).MatchString(line) {
+			t.Errorf("exit code %d: %s%s", code, out, line)
+		}
+	}
+	if out, errs, code := runFor(t, 15*time.Second, "operator", "init", "--data", p.Data); code != 6 {
+		t.Errorf("operator init: exit code %d: %s%s", code, out, errs)
+	}
+	p.insert(t, who, 1)
+	if out, errs, code := run(t, "status", "--data", p.Data); code != 0 || !strings.Contains(out, "ready") {
+		t.Errorf("status: exit code %d: %s%s", code, out, errs)
+	}
+	p.stop(t)
+}
+
+// TestDamageWhileRunning damages the database under a running node: whoever meets it gets an error, nobody wrong data, and the
+// node goes on.
+func TestDamageWhileRunning(t *testing.T) {
+	t.Parallel()
+	good, _, _ := filled(t)
+	for _, c := range []struct {
+		name   string
+		damage func(t *testing.T, path string)
+	}{
+		{"values", func(t *testing.T, path string) {
+			b := read(t, path)
+			for _, v := range valuesOf(t, filepath.Join(good.data, "state.db")) {
+				if at := bytes.Index(b, v); at >= 0 {
+					at += len(v) / 2
+					overwrite(t, path, at, []byte{b[at] ^ 1})
+				}
+			}
+		}},
+		{"zeros", func(t *testing.T, path string) {
+			overwrite(t, path, 32<<10, make([]byte, len(read(t, path))-(32<<10)))
+		}},
+		{"noise", func(t *testing.T, path string) {
+			b := make([]byte, len(read(t, path))-(32<<10))
+			for i := range b {
+				b[i] = byte(i*7 + i>>8)
+			}
+			overwrite(t, path, 32<<10, b)
+		}},
+		{"cut", func(t *testing.T, path string) {
+			if err := os.Truncate(path, 48<<10); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			f := copyOf(t, good)
+			p := serve(t, f.data)
+			who := p.signIn(t, "somebody@example.com")
+			if n := p.count(t, who); n != 300 {
+				t.Fatalf("%d rows before the damage", n)
+			}
+			c.damage(t, filepath.Join(f.data, "state.db"))
+			for _, path := range []string{"/rest/v1/notes?select=id,body", "/rest/v1/notes?select=id&order=created_at.desc", "/auth/v1/user"} {
+				for range 3 {
+					status, b, err := p.do(t.Context(), "GET", path, who.AccessToken, nil)
+					if err != nil || status != http.StatusInternalServerError && status != http.StatusServiceUnavailable && status != http.StatusOK || !json.Valid(b) {
+						t.Errorf("%s: %d %v %.300s", path, status, err, b)
+					}
+					if strings.HasPrefix(path, "/rest") && status == http.StatusOK {
+						t.Errorf("%s was answered from a damaged database: %.300s", path, b)
+					}
+				}
+			}
+			if out, errs, code := runFor(t, 30*time.Second, "status", "--data", p.Data); code != 0 {
+				t.Errorf("status: exit code %d\n%s%s", code, out, errs)
+			}
+			select {
+			case <-p.ended:
+				t.Errorf("the node ended\n%s", p.log)
+			default:
+			}
+			p.kill()
+		})
+	}
+}
+
+// valuesOf are the large values of a database: its rows.
+func valuesOf(t testing.TB, path string) (values [][]byte) {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var walk func(*bbolt.Bucket) error
+	walk = func(bucket *bbolt.Bucket) error {
+		return bucket.ForEach(func(k, v []byte) error {
+			if v == nil {
+				return walk(bucket.Bucket(k))
+			}
+			if len(v) > 900 {
+				values = append(values, bytes.Clone(v))
+			}
+			return nil
+		})
+	}
+	err = db.View(func(tx *bbolt.Tx) error {
+		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error { return walk(b) })
+	})
+	if err != nil || len(values) < 300 {
+		t.Fatalf("%d values, %v", len(values), err)
+	}
+	return values
+}
+
+// overwrite changes a part of a file in its place, as a disk does.
+func overwrite(t testing.TB, path string, at int, b []byte) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteAt(b, int64(at))
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p *process) signIn(t testing.TB, email string) (s session) {
+	t.Helper()
+	status, b, err := p.do(t.Context(), "POST", "/auth/v1/token?grant_type=password", "", map[string]string{"email": email, "password": password})
+	if err != nil || status != http.StatusOK {
+		t.Fatalf("signing in: %d %s %v", status, b, err)
+	}
+	if err := json.Unmarshal(b, &s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// cli runs a command against a node and expects an exit code; it returns what the command said on either output.
+func (p *process) cli(t testing.TB, want int, stdin string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(binary(t), append(args, "--data", p.Data)...)
+	cmd.Stdin = strings.NewReader(stdin)
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	if code := cmd.ProcessState.ExitCode(); code != want {
+		t.Errorf("%v: exit code %d, want %d\n%s", args, code, want, out)
+	}
+	return string(out)
+}
+
+// serveSealed starts a node whose root key an operator gives, and waits until its console says that it is sealed.
+func serveSealed(t testing.TB, data, listen string) *process {
+	t.Helper()
+	p := &process{Data: data, listen: listen, log: &bytes.Buffer{}, ended: make(chan struct{})}
+	p.cmd = exec.Command(binary(t), "serve", "--demo", "--json", "--data", data, "--listen", listen, "--cluster-listen", "localhost:0")
+	p.cmd.Env = append(os.Environ(), "BULWARK_RATE_LIMIT=0")
+	p.cmd.Stderr = p.log
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = p.cmd.Wait()
+		close(p.ended)
+	}()
+	t.Cleanup(p.kill)
+	wait(t, "the console", func() bool {
+		_, _, code := run(t, "status", "--data", data)
+		return code == 0
+	})
+	p.client = &http.Client{Timeout: 10 * time.Second}
+	return p
+}
+
+// isSealed expects what a sealed node says, and that it takes no clients.
+func (p *process) isSealed(t testing.TB, given string) {
+	t.Helper()
+	if out := p.cli(t, 0, "", "status"); !strings.Contains(out, "sealed: bulwark operator unseal") || !strings.Contains(out, given) {
+		t.Errorf("status says\n%s", out)
+	}
+	p.cli(t, 3, "", "tenant", "list")
+	p.cli(t, 3, "", "apikey", "list", "-p", "abcdefghijklmnopqrst")
+	if c, err := net.DialTimeout("tcp", p.listen, time.Second); err == nil {
+		// A sealed node may hold its port; it must not serve on it.
+		defer c.Close()
+		if err := c.SetDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(c, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		if b, _ := io.ReadAll(c); bytes.Contains(b, []byte("HTTP/1.1 200")) {
+			t.Errorf("a sealed node serves clients: %s", b)
+		}
+	}
+}
+
+// TestShamir takes a cluster of five shares, three needed, through its life with the real command.
+func TestShamir(t *testing.T) {
+	t.Parallel()
+	data := filepath.Join(t.TempDir(), "data")
+	out, errs, code := run(t, "operator", "init", "--data", data, "--seal", "shamir", "--shares", "5", "--threshold", "3", "--json")
+	var made struct{ Shares []string }
+	if err := json.Unmarshal([]byte(out), &made); err != nil || code != 0 || len(made.Shares) != 5 {
+		t.Fatalf("operator init: exit code %d %v\n%s%s", code, err, out, errs)
+	}
+	out, _, _ = run(t, "operator", "init", "--data", data+"2", "--seal", "shamir", "--shares", "5", "--threshold", "3", "--json")
+	var other struct{ Shares []string }
+	if err := json.Unmarshal([]byte(out), &other); err != nil {
+		t.Fatal(err)
+	}
+	p := serveSealed(t, data, busyFree(t))
+	p.isSealed(t, "(0 of 3 shares given)")
+	share := func(want int, share, say string) {
+		t.Helper()
+		if out := p.cli(t, want, share+"\n", "operator", "unseal"); !regexp.MustCompile(say).MatchString(out) {
+			t.Errorf("it said %q, want %q", out, say)
+		}
+	}
+	share(0, made.Shares[4], `1 of 3 shares`)
+	share(1, "bulwark-share-nonsense", `share`)
+	share(1, other.Shares[1], `share.*cluster|cluster.*share`)
+	damaged := []byte(made.Shares[1])
+	damaged[len(damaged)-3] ^= 1
+	share(1, string(damaged), `share`)
+	share(6, made.Shares[4], `given already.*give another`)
+	p.isSealed(t, "(1 of 3 shares given)")
+	share(0, made.Shares[0], `2 of 3 shares`)
+	share(0, made.Shares[2], `unsealed`)
+	p.cli(t, 0, "", "tenant", "create", "acme")
+	share(6, made.Shares[3], `not sealed`)
+
+	// Sealed again, nobody is served; three other shares open it, and what was there is there.
+	p.cli(t, 0, "", "operator", "seal")
+	p.isSealed(t, "(0 of 3 shares given)")
+	for _, n := range []int{1, 3, 0} {
+		share(0, made.Shares[n], ``)
+	}
+	if out := p.cli(t, 0, "", "tenant", "list"); !strings.Contains(out, "acme") {
+		t.Errorf("the tenant is gone: %s", out)
+	}
+	p.stop(t)
+	if text := string(slices.Concat(slices.Collect(maps.Values(contents(t, data)))...)) + p.log.String(); strings.Contains(text, made.Shares[0]) {
+		t.Error("a share is in the data folder or the log")
+	}
+}
+
+// busyFree is an address that nobody listens on.
+func busyFree(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// TestPassphrase does the same with a passphrase.
+func TestPassphrase(t *testing.T) {
+	t.Parallel()
+	data := filepath.Join(t.TempDir(), "data")
+	p := &process{Data: data}
+	p.cli(t, 1, "short\n", "operator", "init", "--seal", "passphrase")
+	p.cli(t, 0, password+"\n", "operator", "init", "--seal", "passphrase")
+	p = serveSealed(t, data, busyFree(t))
+	p.isSealed(t, "passphrase")
+	if out := p.cli(t, 1, password+"x\n", "operator", "unseal"); !strings.Contains(out, "passphrase") {
+		t.Errorf("it said %q", out)
+	}
+	p.cli(t, 2, "", "operator", "unseal")
+	p.isSealed(t, "passphrase")
+	p.cli(t, 0, password+"\n", "operator", "unseal")
+	p.cli(t, 0, "", "tenant", "create", "acme")
+	p.cli(t, 0, "", "operator", "seal")
+	p.isSealed(t, "passphrase")
+	p.cli(t, 0, password+"\n", "operator", "unseal")
+	if out := p.cli(t, 0, "", "tenant", "list"); !strings.Contains(out, "acme") {
+		t.Errorf("the tenant is gone: %s", out)
+	}
+	p.stop(t)
+}
+
+// TestDestroy deletes a project and a tenant: nobody gets in any more, and their rows are gone.
+func TestDestroy(t *testing.T) {
+	t.Parallel()
+	p := serve(t, filepath.Join(t.TempDir(), "data"))
+	who := p.signUp(t, "somebody@example.com")
+	p.insert(t, who, 20)
+	ref := p.URL[strings.LastIndex(p.URL, "/")+1:]
+	p.cli(t, 2, "", "project", "delete", ref)
+	if n := p.count(t, who); n != 20 {
+		t.Errorf("%d rows after a deletion that was not confirmed", n)
+	}
+	p.cli(t, 0, "", "project", "delete", ref, "--yes")
+	p.gone(t, who)
+	p.cli(t, 5, "", "apikey", "list", "-p", ref)
+	p.cli(t, 5, "", "project", "delete", ref, "--yes")
+	p.cli(t, 0, "", "tenant", "delete", "demo", "--yes")
+	p.cli(t, 5, "", "tenant", "delete", "demo", "--yes")
+	if out := p.cli(t, 0, "", "tenant", "list"); strings.Contains(out, "demo") {
+		t.Errorf("the tenant is still listed: %s", out)
+	}
+	p.stop(t)
+	db, err := bbolt.Open(filepath.Join(p.Data, "state.db"), 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	buckets := 0
+	err = db.View(func(tx *bbolt.Tx) error {
+		return tx.ForEach(func(name []byte, _ *bbolt.Bucket) error {
+			if name[0] == 't' && len(name) == 17 {
+				buckets++
+			}
+			return nil
+		})
+	})
+	if err != nil || buckets != 1 {
+		t.Errorf("the database has the records of %d tenants, and only the system's should be there: %v", buckets, err)
+	}
+}
+
+// gone expects that a project answers nobody.
+func (p *process) gone(t testing.TB, who session) {
+	t.Helper()
+	for _, path := range []string{"/rest/v1/notes", "/auth/v1/user"} {
+		for _, key := range []string{p.PublishableKey, p.SecretKey} {
+			status, b, err := p.do(t.Context(), "GET", path, who.AccessToken, nil, "apikey", key)
+			if err != nil || status != http.StatusNotFound && status != http.StatusUnauthorized && status != http.StatusForbidden {
+				t.Errorf("%s: %d %v %s", path, status, err, b)
+			}
+		}
+	}
+}
+
+// TestTampering changes an export of the audit log in every way that one line allows: `bulwark audit verify` finds each.
+func TestTampering(t *testing.T) {
+	t.Parallel()
+	p := serve(t, filepath.Join(t.TempDir(), "data"))
+	who := p.signUp(t, "somebody@example.com")
+	p.insert(t, who, 2)
+	file := filepath.Join(t.TempDir(), "audit.jsonl")
+	p.cli(t, 0, "", "audit", "export", "--tenant", "demo", "-o", file)
+	p.stop(t)
+	good := read(t, file)
+	lines := bytes.SplitAfter(bytes.TrimSuffix(good, []byte("\n")), []byte("\n"))
+	verify := func(b []byte) (string, int) {
+		t.Helper()
+		path := filepath.Join(t.TempDir(), "changed.jsonl")
+		write(t, path, b)
+		out, errs, code := run(t, "audit", "verify", path)
+		return out + errs, code
+	}
+	if out, code := verify(good); code != 0 || !strings.Contains(out, "verified") {
+		t.Fatalf("the export itself: exit code %d\n%s", code, out)
+	}
+	for n := range lines {
+		for what, change := range map[string][][]byte{
+			"removed":      slices.Delete(slices.Clone(lines), n, n+1),
+			"doubled":      slices.Insert(slices.Clone(lines), n, lines[n]),
+			"a digit more": slices.Replace(slices.Clone(lines), n, n+1, oneMore(lines[n])),
+			"cut short":    slices.Replace(slices.Clone(lines), n, n+1, append(bytes.Clone(lines[n][:len(lines[n])/2]), '\n')),
+			"swapped":      swapped(lines, n),
+		} {
+			b := slices.Concat(change...)
+			if bytes.Equal(b, good) {
+				continue
+			}
+			if out, code := verify(b); code != 1 || !regexp.MustCompile(`NOT VERIFIED|verifying the export: line \d`).MatchString(out) {
+				t.Errorf("line %d of %d %s: exit code %d\n%s", n+1, len(lines), what, code, out)
+			}
+		}
+	}
+	if _, code := verify(nil); code != 1 {
+		t.Errorf("an empty file: exit code %d", code)
+	}
+}
+
+func swapped(lines [][]byte, n int) [][]byte {
+	out := slices.Clone(lines)
+	other := (n + 1) % len(out)
+	out[n], out[other] = append(bytes.TrimSuffix(bytes.Clone(out[other]), []byte("\n")), '\n'), append(bytes.TrimSuffix(bytes.Clone(out[n]), []byte("\n")), '\n')
+	return out
+}
+
+// oneMore raises the last digit of a line that is followed by another character.
+func oneMore(line []byte) []byte {
+	out := bytes.Clone(line)
+	for i := len(out) - 3; i > 0; i-- {
+		if c := out[i]; c >= '0' && c < '9' {
+			out[i]++
+			return out
+		}
+	}
+	return append([]byte("x"), out...)
 }
