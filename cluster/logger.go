@@ -15,6 +15,10 @@ func newRaftLogger(l *slog.Logger) hclog.Logger {
 	return h
 }
 
+// electionBegins is what raft warns of at every start of a lone node, and whenever a leader is gone: what comes of it is
+// worth a warning, that it begins is not.
+const electionBegins = "heartbeat timeout reached, starting election"
+
 type slogSink struct{ to *slog.Logger }
 
 func (s slogSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
@@ -23,6 +27,9 @@ func (s slogSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 	case hclog.Warn, hclog.Error:
 		// raft reports what it recovers from as errors, too: an unreachable node, a lost election.
 		to = slog.LevelWarn
+	}
+	if msg == electionBegins {
+		to = slog.LevelInfo
 	}
 	if !s.to.Enabled(context.Background(), to) {
 		return
