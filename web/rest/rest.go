@@ -501,9 +501,21 @@ func (h *Handler) write(ctx context.Context, by storage.Actor, action string, q 
 		return nil
 	})
 	if errors.Is(err, errRollback) {
-		err = nil
+		err = h.undone(ctx, by, action, q, res)
 	}
 	return res, err
+}
+
+// undone records a change that was undone: it told of rows, and what tells leaves an event.
+func (h *Handler) undone(ctx context.Context, by storage.Actor, action string, q *request, res *table.Result) error {
+	if res.Matched == 0 {
+		return nil
+	}
+	return h.store.Update(ctx, by, storage.Intent{Action: action, Object: q.table}, func(tx storage.Tx) error {
+		tx.Note("rolled_back", true)
+		tx.Note("rows", res.Matched)
+		return nil
+	})
 }
 
 // returning is what a change gives back.
