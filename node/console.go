@@ -89,11 +89,18 @@ func (n *Node) newMux() *api.Mux {
 	api.Handle(m, api.StatusRoute, func(ctx context.Context, _ storage.Actor, _ api.Empty) (api.NodeStatus, error) {
 		return n.Status(ctx), nil
 	})
-	api.Handle(m, api.UnsealRoute, func(ctx context.Context, _ storage.Actor, req api.UnsealRequest) (api.UnsealReply, error) {
-		return n.Unseal(ctx, req)
+	api.Handle(m, api.UnsealRoute, func(ctx context.Context, by storage.Actor, req api.UnsealRequest) (api.UnsealReply, error) {
+		reply, err := n.Unseal(ctx, req)
+		if err == nil && !reply.Sealed {
+			// It is done; that nobody could write it down is for the operator to know, and no reason to say that it failed.
+			if err := n.recordSealing(ctx, by, "operator.unseal"); err != nil {
+				n.logger.Error("recording that the node was unsealed", "error", err)
+			}
+		}
+		return reply, err
 	})
-	api.Handle(m, api.SealRoute, func(context.Context, storage.Actor, api.Empty) (api.Empty, error) {
-		return api.Empty{}, n.SealNow()
+	api.Handle(m, api.SealRoute, func(ctx context.Context, by storage.Actor, _ api.Empty) (api.Empty, error) {
+		return api.Empty{}, n.sealFor(ctx, by)
 	})
 	api.Handle(m, api.CARoute, func(context.Context, storage.Actor, api.Empty) (api.CAReply, error) {
 		pem := n.ca.Load()
@@ -103,6 +110,34 @@ func (n *Node) newMux() *api.Mux {
 		return api.CAReply{PEM: string(*pem)}, nil
 	})
 	return m
+}
+
+// sealFor seals the node because an operator asked for it. One at the console has his answer when it is sealed. One who came
+// over the network has it before: sealing waits for the requests that run, and that is one of them.
+func (n *Node) sealFor(ctx context.Context, by storage.Actor) error {
+	if !n.ring.Sealed() {
+		if err := n.recordSealing(ctx, by, "operator.seal"); err != nil {
+			return err
+		}
+	}
+	if by.Subject().IsZero() {
+		return n.SealNow()
+	}
+	n.run("sealing", func() error {
+		if err := n.SealNow(); err != nil {
+			n.logger.Info("sealing", "error", err) // somebody else did
+		}
+		return nil
+	})
+	return nil
+}
+
+// recordSealing writes down who sealed or unsealed this node.
+func (n *Node) recordSealing(ctx context.Context, by storage.Actor, action string) error {
+	return n.store.Update(ctx, by, storage.Intent{Action: action, Object: n.id.String()}, func(tx storage.Tx) error {
+		tx.Note("seal", string(n.header.Kind))
+		return nil
+	})
 }
 
 // Status says what the node is doing.
