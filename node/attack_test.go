@@ -22,6 +22,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -1047,6 +1048,7 @@ func TestRowPolicies(t *testing.T) {
 	}
 	tells := func(what string, a answer) {
 		t.Helper()
+		a.header.Del("X-Request-Id") // any digits
 		if s := string(a.body) + fmt.Sprint(a.header); strings.Contains(s, "hidden") || strings.Contains(s, "4242") || strings.Contains(s, p.person.User.ID) {
 			t.Errorf("%s tells of a hidden row: %d %s %v", what, a.status, a.body, a.header)
 		}
@@ -1275,4 +1277,166 @@ func TestRowPolicies(t *testing.T) {
 		}
 	}
 	unchanged("the end")
+}
+
+// TestAuditOfEachAct holds that each act leaves one event, in the log of its tenant, that says who did what to what, from
+// where, and under which request; and that a denial leaves one.
+func TestAuditOfEachAct(t *testing.T) {
+	t.Parallel()
+	w := newRealm(t)
+	p := w.acme.projects[0]
+	ann := p.person
+	acme, system := w.acme.id, systemName
+	type expectation struct{ tenant, action, object, kind, actor, outcome string }
+	marks := map[string]uint64{}
+	for _, tenant := range []string{acme, w.beta.id, system} {
+		_, marks[tenant] = w.events(tenant, 0)
+	}
+	operator := func(method, path string, body any) func() answer {
+		return func() answer {
+			return w.send(w.web, method, "https://"+w.host+"/api/v1"+path, body, "Authorization", "Bearer "+w.operator)
+		}
+	}
+	surface := func(method, path, token string, body any, headers ...string) func() answer {
+		return func() answer {
+			return w.send(w.web, method, p.url+path, body, append([]string{"apikey", p.public, "Authorization", bearerOf(token)}, headers...)...)
+		}
+	}
+	var tokens struct {
+		Keys []struct{ ID, Name string }
+	}
+	w.manage(200, "GET", "/operator/tokens", nil, &tokens)
+	test := tokens.Keys[slices.IndexFunc(tokens.Keys, func(k struct{ ID, Name string }) bool { return k.Name == "test" })].ID
+	ok := func(tenant, action, object string) expectation {
+		return expectation{tenant, action, object, "operator", test, "ok"}
+	}
+	by := func(kind, actor, action, object, outcome string) expectation {
+		return expectation{acme, action, object, kind, actor, outcome}
+	}
+	key := p.pubID
+	person := ann.User.ID
+	notes, closed := "/rest/v1/notes", "/rest/v1/closed"
+	for _, c := range []struct {
+		do     func() answer
+		status int
+		want   []expectation
+	}{
+		{operator("POST", "/tenants", map[string]string{"name": "another"}), 201, []expectation{ok(system, "tenant.create", "another")}},
+		{operator("POST", "/tenants", map[string]string{"name": "another"}), 409, nil},
+		{operator("DELETE", "/tenants/another?confirm=another", nil), 204, []expectation{ok(system, "tenant.delete", "another")}},
+		{operator("POST", "/tenants/acme/projects", map[string]any{"name": "third"}), 201,
+			[]expectation{ok(acme, "project.create", "third"), {system, "directory.add", "", "job", "directory", "ok"}}},
+		{operator("PUT", "/projects/"+p.ref+"/settings", map[string]bool{"sign_up": true, "auto_confirm": true}), 200, []expectation{ok(acme, "project.configure", p.id)}},
+		{operator("POST", "/projects/"+p.ref+"/apikeys", map[string]string{"kind": "secret", "name": "one more"}), 201, []expectation{ok(acme, "apikey.create", "one more")}},
+		{operator("POST", "/projects/"+p.ref+"/apikeys/"+key+"/rotate", map[string]int{"overlap": 1000}), 200, []expectation{ok(acme, "apikey.rotate", key)}},
+		{operator("POST", "/projects/"+p.ref+"/sql", map[string]string{"sql": "create table more (id bigint primary key)"}), 200, []expectation{ok(acme, "schema.apply", p.id)}},
+		{operator("POST", "/projects/"+p.ref+"/keys/rotate", map[string]any{}), 204, []expectation{ok(acme, "key.rotate", p.id)}},
+		{operator("POST", "/operator/tokens", map[string]string{"name": "second"}), 201, []expectation{ok(system, "apikey.create", "second")}},
+		{surface("POST", "/auth/v1/signup", "", map[string]string{"email": "new@acme-0.example", "password": password}), 200, []expectation{by("anonymous", key, "account.signup", "", "ok")}},
+		{surface("POST", "/auth/v1/signup", "", map[string]string{"email": "new@acme-0.example", "password": password}), 422, nil},
+		{surface("POST", "/auth/v1/token?grant_type=password", "", map[string]string{"email": "ann@acme-0.example", "password": password}), 200, []expectation{by("anonymous", key, "session.create", person, "ok")}},
+		{surface("POST", "/auth/v1/token?grant_type=password", "", map[string]string{"email": "ann@acme-0.example", "password": "wrong words"}), 400, []expectation{by("anonymous", key, "session.create", person, "denied")}},
+		{surface("POST", "/auth/v1/token?grant_type=password", "", map[string]string{"email": "who@acme-0.example", "password": "wrong words"}), 400, []expectation{by("anonymous", key, "session.create", "", "denied")}},
+		{surface("POST", "/auth/v1/token?grant_type=refresh_token", "", map[string]string{"refresh_token": p.another.RefreshToken}), 200, []expectation{by("anonymous", key, "session.refresh", "", "ok")}},
+		{surface("PUT", "/auth/v1/user", ann.AccessToken, map[string]any{"data": map[string]int{"a": 1}}), 200, []expectation{by("account", person, "account.update", person, "ok")}},
+		{surface("PUT", "/auth/v1/user", ann.AccessToken, map[string]string{"password": "new words of mine", "current_password": "wrong words"}), 400, []expectation{by("account", person, "account.update", person, "denied")}},
+		{surface("POST", notes, ann.AccessToken, []map[string]string{{"body": "a"}, {"body": "b"}}), 201, []expectation{by("account", person, "rows.insert", "notes", "ok")}},
+		{surface("PATCH", notes+"?body=eq.a", ann.AccessToken, map[string]string{"body": "c"}), 204, []expectation{by("account", person, "rows.update", "notes", "ok")}},
+		{surface("PATCH", notes+"?body=eq.none", ann.AccessToken, map[string]string{"body": "c"}), 204, nil},
+		{surface("POST", notes, ann.AccessToken, map[string]string{"user_id": p.another.User.ID}), 403, []expectation{by("account", person, "rows.insert", "notes", "denied")}},
+		{surface("GET", closed, ann.AccessToken, nil), 403, []expectation{by("account", person, "rows.select", "closed", "denied")}},
+		{surface("DELETE", closed, "", nil), 401, []expectation{by("anonymous", key, "rows.delete", "closed", "denied")}},
+		{surface("DELETE", notes, ann.AccessToken, nil, "Prefer", "tx=rollback,return=representation"), 200, []expectation{by("account", person, "rows.delete", "notes", "ok")}},
+		{surface("PATCH", notes, ann.AccessToken, map[string]string{"body": "z"}, "Prefer", "tx=rollback,return=representation"), 200, []expectation{by("account", person, "rows.update", "notes", "ok")}},
+		{surface("DELETE", notes, ann.AccessToken, nil), 204, []expectation{by("account", person, "rows.delete", "notes", "ok")}},
+		{surface("POST", "/auth/v1/logout", ann.AccessToken, map[string]any{}), 204, []expectation{by("account", person, "session.end", "", "ok")}},
+		{surface("GET", "/auth/v1/user", ann.AccessToken, nil), 403, nil},
+		{surface("GET", notes, "garbage", nil), 401, nil},
+		{operator("DELETE", "/projects/"+p.ref+"/apikeys/"+key, nil), 204, []expectation{ok(acme, "apikey.revoke", key)}},
+		{operator("DELETE", "/projects/"+p.ref+"/apikeys/"+key, nil), 404, nil},
+		{operator("DELETE", "/projects/"+p.ref, nil), 204, []expectation{ok(acme, "project.delete", p.id), {system, "directory.remove", p.ref, "job", "directory", "ok"}}},
+	} {
+		a := c.do()
+		id := a.header.Get("X-Request-Id")
+		if a.status != c.status || id == "" {
+			t.Errorf("want %d for %+v: %d %s", c.status, c.want, a.status, a.body)
+		}
+		var got []expectation
+		for _, tenant := range []string{acme, w.beta.id, system} {
+			list, next := w.events(tenant, marks[tenant])
+			marks[tenant] = next
+			for _, e := range list {
+				if _, read := e.Notes["reads"]; read || e.Actor.Kind == "job" && e.Actor.Name != "directory" {
+					continue // gathered reads, the node's own work
+				}
+				actor := e.Actor.Name
+				if !e.Actor.ID.IsZero() {
+					actor = e.Actor.ID.String()
+				}
+				got = append(got, expectation{tenant, e.Action, e.Object, e.Actor.Kind, actor, e.Outcome})
+				if e.Actor.Kind == "job" {
+					continue
+				}
+				if e.Request != id || !e.Actor.Addr.IsLoopback() {
+					t.Errorf("%s by %s is under the request %q from %s, and the answer says %q", e.Action, actor, e.Request, e.Actor.Addr, id)
+				}
+				if e.Actor.Kind == "account" && e.Actor.Session.IsZero() {
+					t.Errorf("%s by an account without a session", e.Action)
+				}
+			}
+		}
+		for i := range got { // what is drawn is not known beforehand
+			if i < len(c.want) && c.want[i].object == "" && (c.want[i].action == "directory.add" || strings.HasPrefix(c.want[i].action, "session.")) {
+				got[i].object = ""
+			}
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("the answer %d %.80s left\n%+v\nwant\n%+v", a.status, a.body, got, c.want)
+		}
+	}
+}
+
+// TestSealedByToken seals the node over the network: the answer arrives, the event is there afterwards, and nothing is
+// answered meanwhile.
+func TestSealedByToken(t *testing.T) {
+	t.Parallel()
+	w := newRealm(t)
+	p := w.acme.projects[0]
+	_, mark := w.events(systemName, 0)
+	began := time.Now()
+	a := w.want(204, w.send(w.web, "POST", "https://"+w.host+"/api/v1/operator/seal", map[string]any{}, "Authorization", "Bearer "+w.operator), "sealing", nil)
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("sealing took %v", took)
+	}
+	for !w.n.Sealed() {
+		if time.Since(began) > 30*time.Second {
+			t.Fatal("the node is not sealed")
+		}
+		runtime.Gosched()
+	}
+	for _, path := range []string{"/api/v1/tenants", "/api/v1/projects/" + p.ref + "/sql", "/api/v1/operator/tokens", "/p/" + p.ref + "/auth/v1/settings", "/p/" + p.ref + "/rest/v1/notes"} {
+		a := w.send(w.console, "GET", "http://console"+path, nil, "apikey", p.secret)
+		if a.status != 503 || strings.Contains(string(a.body), "words") {
+			t.Errorf("%s of a sealed node: %d %s", path, a.status, a.body)
+		}
+	}
+	if conn, err := net.DialTimeout("tcp", w.host, time.Second); err == nil {
+		conn.Close()
+		t.Error("a sealed node takes connections")
+	}
+	b := w.manage(200, "POST", "/operator/unseal", map[string]any{}, nil)
+	w.web.CloseIdleConnections()
+	w.rows(200, p, p.person.AccessToken, "GET", "notes", nil, nil)
+	list, _ := w.events(systemName, mark)
+	for action, request := range map[string]string{"operator.seal": a.header.Get("X-Request-Id"), "operator.unseal": b.header.Get("X-Request-Id")} {
+		n := 0
+		for _, e := range list {
+			if e.Action == action && e.Request == request && e.Actor.Kind == "operator" && e.Outcome == "ok" {
+				n++
+			}
+		}
+		if n != 1 {
+			t.Errorf("there are %d events of %s", n, action)
+		}
+	}
 }
