@@ -22,6 +22,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -734,7 +736,11 @@ func fill(t testing.TB, dir string, leave int64) string {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "ballast")
-	write(t, path, make([]byte, max(0, int64(st.Bavail)*int64(st.Bsize)-leave)))
+	// Somebody else may be faster to take the last of it.
+	err := os.WriteFile(path, make([]byte, max(0, int64(st.Bavail)*int64(st.Bsize)-leave)), 0o600)
+	if err != nil && !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
 	return path
 }
 
@@ -778,6 +784,69 @@ func TestFullDisk(t *testing.T) {
 			t.Errorf("there are %d rows; %d were acknowledged", p.count(t, who), acked)
 		}
 	}
+	p.stop(t)
+}
+
+// TestDiskFillsUnderLoad takes all the room from under a node that is busy writing, faster than it can watch. It may then have
+// to be started again, and says so; whatever it acknowledged is there.
+func TestDiskFillsUnderLoad(t *testing.T) {
+	t.Parallel()
+	disk := small(t, 224<<20)
+	p := serve(t, filepath.Join(disk, "data"))
+	who := p.signUp(t, "somebody@example.com")
+	rows := make([]map[string]string, 20)
+	for i := range rows {
+		rows[i] = map[string]string{"body": strings.Repeat(filler(i), 40)}
+	}
+	var acked, doubtful atomic.Int64
+	var writers sync.WaitGroup
+	for range 4 {
+		writers.Go(func() {
+			for refused := 0; refused < 20; {
+				status, b, err := p.do(t.Context(), "POST", "/rest/v1/notes", who.AccessToken, rows)
+				switch {
+				case err == nil && status == http.StatusCreated:
+					acked.Add(int64(len(rows)))
+				case err == nil && status == http.StatusServiceUnavailable:
+					refused++
+					doubtful.Add(int64(len(rows)))
+				default:
+					t.Errorf("a write was answered by %d %v %.300s", status, err, b)
+					return
+				}
+			}
+		})
+	}
+	wait(t, "the first rows", func() bool { return acked.Load() > 100 })
+	ballast := fill(t, disk, 0)
+	writers.Wait()
+	if n := p.count(t, who); n < int(acked.Load()) {
+		t.Errorf("%d rows can be read and %d were acknowledged", n, acked.Load())
+	}
+	if out, errs, code := runFor(t, 30*time.Second, "status", "--data", p.Data); code != 0 || !strings.Contains(out, "why not") {
+		t.Errorf("status: exit code %d\n%s%s", code, out, errs)
+	}
+	remove(t, ballast)
+	by := "by itself"
+	wait(t, "the node to write, or to say why it does not", func() bool {
+		status, _, err := p.do(t.Context(), "POST", "/rest/v1/notes", who.AccessToken, rows)
+		if err == nil && status == http.StatusCreated {
+			acked.Add(int64(len(rows)))
+			return true
+		}
+		doubtful.Add(int64(len(rows)))
+		out, _, code := run(t, "status", "--data", p.Data)
+		by = "after a restart"
+		return code == 0 && regexp.MustCompile(`(log|database): `).MatchString(out)
+	})
+	p.kill()
+	p = p.again(t)
+	n := int64(p.count(t, who))
+	t.Logf("%d rows were acknowledged, %d refused or in doubt, %d are there; it writes again %s", acked.Load(), doubtful.Load(), n, by)
+	if n < acked.Load() || n > acked.Load()+doubtful.Load() {
+		t.Errorf("%d rows are there; %d were acknowledged, and %d refused or in doubt", n, acked.Load(), doubtful.Load())
+	}
+	p.writesAgain(t, who)
 	p.stop(t)
 }
 
