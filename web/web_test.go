@@ -481,8 +481,14 @@ func TestOpsEndpoints(t *testing.T) {
 		t.Errorf("healthz: %s %s", resp.Status, body)
 	}
 	resp, body := s.do(s.client, "GET", s.url+"/readyz", "")
-	if resp.StatusCode != 503 || !strings.Contains(body, `"ready":false`) || !strings.Contains(body, "bulwark operator unseal") {
-		t.Errorf("readyz: %s %s", resp.Status, body)
+	if resp.StatusCode != 503 || !strings.Contains(body, `"ready":false`) || !strings.Contains(body, `"keys"`) || strings.Contains(body, "unseal") {
+		t.Errorf("readyz for anybody: %s %s", resp.Status, body)
+	}
+	if resp, body := s.do(s.client, "GET", s.url+"/readyz", "", "Authorization", "Bearer right"); resp.StatusCode != 503 || !strings.Contains(body, "bulwark operator unseal") {
+		t.Errorf("readyz with a token: %s %s", resp.Status, body)
+	}
+	if resp, body := s.do(s.console, "GET", "http://x/readyz", ""); resp.StatusCode != 503 || !strings.Contains(body, "bulwark operator unseal") {
+		t.Errorf("readyz at the console: %s %s", resp.Status, body)
 	}
 	if resp, _ := s.do(s.client, "GET", s.url+"/metrics", ""); resp.StatusCode != 401 {
 		t.Errorf("metrics without a token: %s", resp.Status)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"bulwark/storage"
@@ -15,9 +16,15 @@ func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
-// ready answers 200 when the node can serve, else 503 with what it lacks: for a load balancer.
+// ready answers 200 when the node can serve, else 503 with the parts that do not work: for a load balancer. Why they do not
+// may name files and hold what the system said, so that is for operators.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
-	parts := s.cfg.Ready(r.Context())
+	parts := slices.Clone(s.cfg.Ready(r.Context()))
+	if _, err := s.cfg.Authenticator.Operator(r, storage.System, storage.ID{}); err != nil {
+		for i := range parts {
+			parts[i].Reason = ""
+		}
+	}
 	out := struct {
 		Ready      bool             `json:"ready"`
 		Components []api.ReadyState `json:"components"`
