@@ -24,7 +24,8 @@ type reader struct {
 	begin  func() (*bbolt.Tx, error) // makes tx when it is first needed, if tx is nil
 	key    []byte                    // scratch
 
-	tables []openTable
+	tables  []openTable
+	touched byte // the sum of what touch read, so that it is read
 
 	keyBuf   [160]byte
 	tableBuf [2]openTable

@@ -3,6 +3,7 @@ package bolt
 import (
 	"encoding/binary"
 	"errors"
+	"runtime/debug"
 
 	bbolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
@@ -12,9 +13,13 @@ import (
 )
 
 // A snapshot is one view laid over one bbolt transaction.
+//
+// What it reads of the file may not be there any more, or make no sense: its methods return that as an error (Unavailable),
+// and the DB fails.
 type snapshot struct {
 	reader
 	view *view
+	db   *DB
 }
 
 var _ storage.Snapshot = (*snapshot)(nil)
@@ -54,7 +59,7 @@ func (db *DB) lay(v *view) (*snapshot, error) {
 		_ = tx.Rollback()
 		return nil, nil
 	}
-	s := &snapshot{view: v}
+	s := &snapshot{view: v, db: db}
 	s.init()
 	s.tx = tx
 	s.layers = [2]*layer{v.active, v.flushing}
@@ -64,18 +69,28 @@ func (db *DB) lay(v *view) (*snapshot, error) {
 func (s *snapshot) Revision() uint64 { return s.view.revision }
 
 func (s *snapshot) Get(tenant storage.ID, sp entry.Space, key []byte) (value []byte, version uint64, ok bool, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer s.recovered(&err)
 	stored, err := s.row(tenant, sp, key)
 	if stored == nil {
 		return nil, 0, false, err
 	}
+	s.touch(stored)
 	return stored[8:], binary.BigEndian.Uint64(stored), true, nil
 }
 
 func (s *snapshot) Scan(tenant storage.ID, sp entry.Space, from, to []byte, reverse bool,
 	fn func(key, value []byte, version uint64) bool,
-) error {
+) (err error) {
+	v := visit{db: s.db}
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer v.recovered(&err)
 	return s.rows(tenant, sp, from, to, reverse, func(key, stored []byte) bool {
-		return fn(key, stored[8:], binary.BigEndian.Uint64(stored))
+		s.touch(stored)
+		v.outside = true
+		more := fn(key, stored[8:], binary.BigEndian.Uint64(stored))
+		v.outside = false
+		return more
 	})
 }
 
@@ -89,22 +104,31 @@ func (s *snapshot) Wrapped(tenant, project storage.ID) (map[uint32][]byte, uint6
 }
 
 func (s *snapshot) Tree(tenant storage.ID) (size uint64, edge [][32]byte, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer s.recovered(&err)
 	f, err := s.frontier(tenant)
 	return f.size, f.edge, err
 }
 
 var errLeaf = errors.New("a stored audit leaf is damaged: it is shorter than its hash")
 
-func (s *snapshot) Leaves(tenant storage.ID, first uint64, fn func(position uint64, leaf entry.Leaf) bool) error {
+func (s *snapshot) Leaves(tenant storage.ID, first uint64, fn func(position uint64, leaf entry.Leaf) bool) (err error) {
+	v := visit{db: s.db}
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer v.recovered(&err)
 	var damaged error
-	err := s.leaves(tenant, first, func(key, stored []byte) bool {
+	err = s.leaves(tenant, first, func(key, stored []byte) bool {
 		var leaf entry.Leaf
 		if len(key) != 8 || len(stored) < len(leaf.Hash) {
 			damaged = errLeaf
 			return false
 		}
+		s.touch(stored)
 		leaf.Sealed = stored[copy(leaf.Hash[:], stored):]
-		return fn(binary.BigEndian.Uint64(key), leaf)
+		v.outside = true
+		more := fn(binary.BigEndian.Uint64(key), leaf)
+		v.outside = false
+		return more
 	})
 	if err == nil {
 		err = damaged
@@ -137,7 +161,9 @@ func (s *snapshot) Projects(tenant storage.ID) ([]storage.ID, error) {
 	return ids, nil
 }
 
-func (s *snapshot) Spaces(tenant, project storage.ID) ([]string, error) {
+func (s *snapshot) Spaces(tenant, project storage.ID) (found []string, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer s.recovered(&err)
 	names := map[string]bool{}
 	hidden := false
 	prefix := string(append(tenantKey(rowCell, tenant), project[:]...))
