@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"bulwark/security/audit"
@@ -22,7 +23,7 @@ const (
 func (n *Node) startJobs(ctx context.Context, checkpoints *audit.Checkpointer, search *auditsearch.Index) {
 	job := func(name string, fn func() error) {
 		n.jobs.Go(func() {
-			if err := fn(); err != nil && ctx.Err() == nil {
+			if err := guarded(fn); err != nil && ctx.Err() == nil {
 				n.logger.Error("a background job ended", "job", name, "error", err)
 			}
 		})
@@ -35,6 +36,18 @@ func (n *Node) startJobs(ctx context.Context, checkpoints *audit.Checkpointer, s
 		return checkpoints.Run(ctx, n.cluster, ticker.C)
 	})
 	job("tidying up", func() error { return n.tidyUp(ctx) })
+}
+
+// guarded runs fn. A page of the database that cannot be read ends fn, and not the process. What a panic says may quote what
+// it met, so the error has its place only.
+func guarded(fn func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("it panicked (%T)\n%s", p, debug.Stack())
+		}
+	}()
+	return fn()
 }
 
 // tidyUp finishes what operators began, whenever there is something, until ctx ends: it seals anew what rotations left under
