@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"runtime/debug"
 	"sync"
@@ -92,7 +93,7 @@ func (l *readLog) record(gathered map[readKey]*readCount) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			l.db.guards.Logger.Error("recording read events", slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+			l.db.guards.Logger.Error("recording read events", slog.String("panic", fmt.Sprintf("%T", p)), slog.String("stack", string(debug.Stack())))
 		}
 	}()
 	byTenant := map[ID][]*Event{}
