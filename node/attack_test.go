@@ -20,6 +20,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -1439,4 +1440,78 @@ func TestSealedByToken(t *testing.T) {
 			t.Errorf("there are %d events of %s", n, action)
 		}
 	}
+}
+
+// TestSlowBody begins requests with credentials that are good, and ends them when these are not any more.
+func TestSlowBody(t *testing.T) {
+	t.Parallel()
+	w := newRealm(t)
+	p := w.acme.projects[0]
+	var key struct {
+		Key   struct{ ID string }
+		Value string
+	}
+	w.manage(201, "POST", "/projects/"+p.ref+"/apikeys", map[string]string{"kind": "secret", "name": "slow"}, &key)
+	var token struct {
+		Key   struct{ ID string }
+		Value string
+	}
+	w.manage(201, "POST", "/operator/tokens", map[string]string{"name": "slow"}, &token)
+	w.secrets.add(key.Value, token.Value)
+	gone := w.signIn(p, "ann@acme-0.example")
+	for _, c := range []struct {
+		name, method, path, key, token, body string
+		end                                  func()
+	}{
+		{"a session", "POST", "/p/" + p.ref + "/rest/v1/notes", p.public, gone.AccessToken, `{"body":"late words"}`, func() {
+			w.auth(204, p, gone.AccessToken, "POST", "logout?scope=local", map[string]any{}, nil)
+		}},
+		{"a secret key", "PATCH", "/p/" + p.ref + "/rest/v1/closed", key.Value, "", `{"body":"late words"}`, func() {
+			w.manage(204, "DELETE", "/projects/"+p.ref+"/apikeys/"+key.Key.ID, nil, nil)
+		}},
+		{"an operator token", "POST", "/api/v1/tenants", "", token.Value, `{"name":"late"}`, func() {
+			w.manage(204, "DELETE", "/operator/tokens/"+token.Key.ID, nil, nil)
+		}},
+	} {
+		body, writer := io.Pipe()
+		req, err := http.NewRequestWithContext(t.Context(), c.method, "https://"+w.host+c.path, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Apikey", c.key)
+		req.Header.Set("Authorization", bearerOf(c.token))
+		// The server says 100 Continue when it asks for the body: the credentials are proven by then.
+		req.Header.Set("Expect", "100-continue")
+		asked := make(chan struct{})
+		req = req.WithContext(httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got100Continue: func() { close(asked) }}))
+		status := make(chan int)
+		go func() {
+			resp, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: w.pool}, ExpectContinueTimeout: time.Minute, DisableKeepAlives: true}}).Do(req)
+			if err != nil {
+				t.Errorf("%s: %v", c.name, err)
+				status <- 0
+				return
+			}
+			defer resp.Body.Close()
+			status <- resp.StatusCode
+		}()
+		<-asked
+		c.end()
+		if _, err := io.WriteString(writer, c.body); err != nil {
+			t.Error(err)
+		}
+		writer.Close()
+		if got := <-status; got != 401 {
+			t.Errorf("a request of %s that ended meanwhile: %d", c.name, got)
+		}
+	}
+	var rows []map[string]any
+	for _, table := range []string{"notes", "closed"} {
+		w.rows(200, p, p.secret, "GET", table+"?body=like.late*", nil, &rows)
+		if len(rows) != 0 {
+			t.Errorf("%s has %v", table, rows)
+		}
+	}
+	w.manage(404, "GET", "/tenants/late/projects", nil, nil)
 }

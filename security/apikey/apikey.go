@@ -278,6 +278,15 @@ func (k *Keys) Resolve(r storage.Reader, presented string) (storage.Kind, storag
 	return storage.Anonymous, id, nil
 }
 
+// Alive returns ErrInvalid for a key of the reader's project that was revoked since it was resolved.
+func (k *Keys) Alive(r storage.Reader, id storage.ID) error {
+	_, err := current(r, keys, id)
+	if storage.IsNotFound(err) {
+		return ErrInvalid
+	}
+	return err
+}
+
 // Operator recognises an operator token, and returns its id and name.
 func (k *Keys) Operator(ctx context.Context, presented string) (id storage.ID, name string, err error) {
 	kind, ok := parse(presented)

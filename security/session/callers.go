@@ -51,6 +51,14 @@ func (s *Sessions) Caller(r *http.Request) (storage.Actor, error) {
 	return s.caller(r, presented(r))
 }
 
+// Alive implements api.Callers.
+func (s *Sessions) Alive(r storage.Reader) error {
+	if r.By().Kind() == storage.Account {
+		return Live(r, r.By().Session())
+	}
+	return s.Keys.Alive(r, r.By().Subject())
+}
+
 // caller proves credentials in one snapshot: the key is not revoked, the token's session lives.
 func (s *Sessions) caller(r *http.Request, c credentials) (storage.Actor, error) {
 	tenant, project, err := s.Projects.Project(r.Context(), r.PathValue("ref"))

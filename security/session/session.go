@@ -34,6 +34,8 @@ type Projects interface {
 type APIKeys interface {
 	// Resolve says what a presented key is in the reader's project: Anonymous or Service, with its id; or Unauthenticated.
 	Resolve(r storage.Reader, presented string) (storage.Kind, storage.ID, error)
+	// Alive refuses a key of the reader's project, by its id, that was revoked.
+	Alive(r storage.Reader, key storage.ID) error
 }
 
 // Config is what sessions need. All fields are needed, but for those that name a default.

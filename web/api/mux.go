@@ -234,6 +234,12 @@ func register[Req any](m *Mux, info RouteInfo, fn func(http.ResponseWriter, *htt
 			m.fail(w, r, err)
 			return
 		}
+		if r.ContentLength != 0 { // the body took its time to come, in which the credential may have ended
+			if by, err = m.actor(r, info.Scope); err != nil {
+				m.fail(w, r, err)
+				return
+			}
+		}
 		if err := fn(w, r, by, req); err != nil {
 			m.fail(w, r, err)
 		}

@@ -38,4 +38,8 @@ type Empty struct{}
 // the project whose ref is in the path (or the host). It refuses with an *storage.Error of kind Unauthenticated or NotFound.
 type Callers interface {
 	Caller(r *http.Request) (storage.Actor, error)
+
+	// Alive refuses a reader whose actor's credential has ended since Caller proved it. A body may take its time to come, so
+	// whoever changes something after reading one asks again, in the transaction that changes it.
+	Alive(r storage.Reader) error
 }

@@ -486,6 +486,9 @@ func (h *Handler) write(ctx context.Context, by storage.Actor, action string, q 
 	}
 	var res *table.Result
 	err := h.store.Update(ctx, by, storage.Intent{Action: action, Object: q.table}, func(tx storage.Tx) (err error) {
+		if err := h.callers.Alive(tx); err != nil {
+			return err
+		}
 		if res, err = change(tx); err != nil {
 			return err
 		}
