@@ -300,7 +300,7 @@ func (e allOf) index(upper bool) query.Query {
 		}
 	}
 	if len(none) > 0 {
-		// bleve would take a must that finds nothing for none at all: so everything stands there.
+		// Everything is named, and not left to how bleve reads a query that only leaves out.
 		parts = append(parts, query.NewBooleanQuery([]query.Query{query.NewMatchAllQuery()}, nil, none))
 	}
 	switch len(parts) {
