@@ -17,6 +17,9 @@ import (
 // maxRecords bounds the rows of one bulk insert.
 const maxRecords = table.MaxWriteRows
 
+// maxColumns bounds the names of one record: PostgreSQL's bound of a table's columns. Names cost more memory than their bytes.
+const maxColumns = 1600
+
 // readBody reads a request's body within the handler's limit.
 func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
@@ -104,6 +107,9 @@ func parseRecord(d *jsontext.Decoder) (table.Record, error) {
 			return nil, jsonFault(err)
 		}
 		key := name.String()
+		if len(record) == maxColumns {
+			return nil, bodyFault("Empty or invalid json").details("an object has more than 1600 names, and no table so many columns")
+		}
 		v, err := d.ReadValue()
 		if err != nil {
 			return nil, jsonFault(err)
