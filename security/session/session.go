@@ -215,6 +215,9 @@ func (s *Sessions) signUp(ctx context.Context, by storage.Actor, n account.New, 
 	}
 	err = s.Store.Update(ctx, by, storage.Intent{Action: "account.signup"}, func(tx storage.Tx) error {
 		g, signedIn = granted{}, false
+		if err := s.Alive(tx); err != nil {
+			return err
+		}
 		open, confirm, role, err := s.Projects.SignUp(tx, by.Project())
 		if err != nil {
 			return err
@@ -290,6 +293,9 @@ func (s *Sessions) signIn(ctx context.Context, by storage.Actor, email, password
 	}
 	var g granted
 	err = s.Store.Update(ctx, by, intent, func(tx storage.Tx) error {
+		if err := s.Alive(tx); err != nil {
+			return err
+		}
 		if !right {
 			return errCredentials
 		}
@@ -323,6 +329,9 @@ func (s *Sessions) refresh(ctx context.Context, by storage.Actor, presented stri
 	}
 	var g granted
 	err := s.Store.Update(ctx, by, storage.Intent{Action: "session.refresh", Object: t.session.String()}, func(tx storage.Tx) error {
+		if err := s.Alive(tx); err != nil {
+			return err
+		}
 		rec, err := proven(tx, &t)
 		if err != nil {
 			return err
