@@ -1212,7 +1212,8 @@ func TestRowPolicies(t *testing.T) {
 		"a name twice": `{"body":"a","body":"b"}`, "a name twice, escaped": `{"body":"a","bod\u0079":"b"}`, "an owner twice": `{"user_id":"` + mine + `","user_id":"` + theirs + `"}`,
 		"more after the end": `{"body":"a"}{"body":"b"}`, "a comment": `{"body":"a"/**/}`, "a comma too many": `{"body":"a",}`, "NaN": `{"score":NaN}`, "half an object": `{"body":`,
 		"nothing": ` `, "a string": `"x"`, "a number": `1`, "null": `null`, "a list of numbers": `[1,2]`, "a list of lists": `[[{"body":"x"}]]`, "a byte order mark": "\ufeff{\"body\":\"a\"}",
-		"a deep value": `{"data":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}`, "a deep, open value": strings.Repeat(`{"data":`, 100000), "a long number": `{"n":` + strings.Repeat("9", 100000) + `}`,
+		"a deep value": `{"data":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}`, "a deep, open value": strings.Repeat(`{"data":`, 100000), "more names than a table has columns": names(1601), "half a million names": names(500_000),
+		"a long number": `{"n":` + strings.Repeat("9", 100000) + `}`,
 	} {
 		refused(400, what, "POST", "notes", body, "")
 		refused(400, what+" in a change", "PATCH", "notes?id=eq."+own, body, "")
@@ -1278,6 +1279,15 @@ func TestRowPolicies(t *testing.T) {
 		}
 	}
 	unchanged("the end")
+}
+
+// names is an object of n names, the first of which is a column.
+func names(n int) string {
+	b := []byte(`{"body":"x"`)
+	for i := 1; i < n; i++ {
+		b = fmt.Appendf(b, `,"%x":1`, i)
+	}
+	return string(append(b, '}'))
 }
 
 // TestAuditOfEachAct holds that each act leaves one event, in the log of its tenant, that says who did what to what, from
@@ -1447,17 +1457,22 @@ func TestSlowBody(t *testing.T) {
 	t.Parallel()
 	w := newRealm(t)
 	p := w.acme.projects[0]
-	var key struct {
+	type made struct {
 		Key   struct{ ID string }
 		Value string
 	}
-	w.manage(201, "POST", "/projects/"+p.ref+"/apikeys", map[string]string{"kind": "secret", "name": "slow"}, &key)
-	var token struct {
-		Key   struct{ ID string }
-		Value string
+	keys := map[string]made{}
+	for name, kind := range map[string]string{"writes": "secret", "signs up": "publishable", "signs in": "publishable", "refreshes": "publishable"} {
+		var key made
+		w.manage(201, "POST", "/projects/"+p.ref+"/apikeys", map[string]string{"kind": kind, "name": name}, &key)
+		keys[name] = key
 	}
+	revoke := func(name string) func() {
+		return func() { w.manage(204, "DELETE", "/projects/"+p.ref+"/apikeys/"+keys[name].Key.ID, nil, nil) }
+	}
+	var token made
 	w.manage(201, "POST", "/operator/tokens", map[string]string{"name": "slow"}, &token)
-	w.secrets.add(key.Value, token.Value)
+	w.secrets.add(keys["writes"].Value, token.Value)
 	gone := w.signIn(p, "ann@acme-0.example")
 	for _, c := range []struct {
 		name, method, path, key, token, body string
@@ -1466,9 +1481,12 @@ func TestSlowBody(t *testing.T) {
 		{"a session", "POST", "/p/" + p.ref + "/rest/v1/notes", p.public, gone.AccessToken, `{"body":"late words"}`, func() {
 			w.auth(204, p, gone.AccessToken, "POST", "logout?scope=local", map[string]any{}, nil)
 		}},
-		{"a secret key", "PATCH", "/p/" + p.ref + "/rest/v1/closed", key.Value, "", `{"body":"late words"}`, func() {
-			w.manage(204, "DELETE", "/projects/"+p.ref+"/apikeys/"+key.Key.ID, nil, nil)
-		}},
+		{"a secret key", "PATCH", "/p/" + p.ref + "/rest/v1/closed", keys["writes"].Value, "", `{"body":"late words"}`, revoke("writes")},
+		{"a publishable key that signs up", "POST", "/p/" + p.ref + "/auth/v1/signup", keys["signs up"].Value, "", `{"email":"late@acme-0.example","password":"` + password + `"}`, revoke("signs up")},
+		{"a publishable key that signs in", "POST", "/p/" + p.ref + "/auth/v1/token?grant_type=password", keys["signs in"].Value, "",
+			`{"email":"ann@acme-0.example","password":"` + password + `"}`, revoke("signs in")},
+		{"a publishable key that refreshes", "POST", "/p/" + p.ref + "/auth/v1/token?grant_type=refresh_token", keys["refreshes"].Value, "",
+			`{"refresh_token":"` + p.person.RefreshToken + `"}`, revoke("refreshes")},
 		{"an operator token", "POST", "/api/v1/tenants", "", token.Value, `{"name":"late"}`, func() {
 			w.manage(204, "DELETE", "/operator/tokens/"+token.Key.ID, nil, nil)
 		}},
@@ -1514,4 +1532,6 @@ func TestSlowBody(t *testing.T) {
 		}
 	}
 	w.manage(404, "GET", "/tenants/late/projects", nil, nil)
+	w.auth(400, p, "", "POST", "token?grant_type=password", map[string]string{"email": "late@acme-0.example", "password": password}, nil)
+	w.auth(200, p, "", "POST", "token?grant_type=refresh_token", map[string]string{"refresh_token": p.person.RefreshToken}, nil)
 }
