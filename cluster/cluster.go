@@ -26,7 +26,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	walfs "github.com/hashicorp/raft-wal/fs"
 	"github.com/hashicorp/raft-wal/segment"
+	"github.com/hashicorp/raft-wal/types"
 
 	"bulwark/cluster/fsm"
 	"bulwark/cluster/transport"
@@ -147,10 +149,12 @@ var _ storage.Engine = (*Cluster)(nil)
 
 // Open opens the node's log, or makes one in an empty folder, and starts the node. When it fails it has changed nothing
 // that was there, and the caller still owns the state and the listener; else Close closes them.
-func Open(c Config) (*Cluster, error) { return open(c, func(s store) store { return s }) }
+func Open(c Config) (*Cluster, error) {
+	return open(c, walfs.New(), func(s store) store { return s })
+}
 
-// open is Open over a disk that wrap stands before.
-func open(c Config, wrap func(store) store) (*Cluster, error) {
+// open is Open over the files of files, and a disk that wrap stands before.
+func open(c Config, files types.VFS, wrap func(store) store) (*Cluster, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
@@ -162,7 +166,7 @@ func open(c Config, wrap func(store) store) (*Cluster, error) {
 	n.disk = disk{dir: c.Dir, need: c.MinFree}
 	n.proposals.init()
 	n.reads.init()
-	if err := n.openFiles(wrap); err != nil {
+	if err := n.openFiles(files, wrap); err != nil {
 		return nil, err
 	}
 	if err := n.start(); err != nil {
@@ -181,7 +185,7 @@ const (
 type identity struct{ Cluster, Node storage.ID }
 
 // openFiles checks everything that is in the folder before it changes anything.
-func (c *Cluster) openFiles(wrap func(store) store) (err error) {
+func (c *Cluster) openFiles(files types.VFS, wrap func(store) store) (err error) {
 	dir := c.config.Dir
 	own := identity{c.config.Cluster, c.config.Node}
 	applied, _ := c.state.Applied()
@@ -195,6 +199,10 @@ func (c *Cluster) openFiles(wrap func(store) store) (err error) {
 			return fmt.Errorf("the log in %s is missing, but the database holds entries: restore the folder, or restore this node from a snapshot", dir)
 		}
 		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("making the log's folder: %w", err)
+		}
+		// The folder's own name must survive a power cut, too: without it the log is lost.
+		if err := syncDir(filepath.Dir(dir)); err != nil {
 			return fmt.Errorf("making the log's folder: %w", err)
 		}
 		b, err := json.Marshal(own)
@@ -217,7 +225,7 @@ func (c *Cluster) openFiles(wrap func(store) store) (err error) {
 	if err := c.checkContents(); err != nil {
 		return err
 	}
-	if c.wal, err = openLog(dir, c.config.SegmentSize, newRaftLogger(c.logger)); err != nil {
+	if c.wal, err = openLog(dir, files, c.config.SegmentSize, newRaftLogger(c.logger)); err != nil {
 		return err
 	}
 	if err = c.checkTogether(applied); err == nil {

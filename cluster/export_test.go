@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 
 	"github.com/hashicorp/raft"
+	walfs "github.com/hashicorp/raft-wal/fs"
+	"github.com/hashicorp/raft-wal/types"
 )
 
 // Resum puts the right checksum at the end of a small file.
@@ -16,7 +18,12 @@ func Resum(b []byte) []byte {
 type Store = store
 
 // OpenOver is Open over a disk that wrap stands before.
-func OpenOver(c Config, wrap func(Store) Store) (*Cluster, error) { return open(c, wrap) }
+func OpenOver(c Config, wrap func(Store) Store) (*Cluster, error) { return open(c, walfs.New(), wrap) }
+
+// OpenOn is Open over files that may fail.
+func OpenOn(c Config, files types.VFS) (*Cluster, error) {
+	return open(c, files, func(s store) store { return s })
+}
 
 // EncodeLog and DecodeLog are the codec of the log.
 func EncodeLog(l *raft.Log) []byte {

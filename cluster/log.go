@@ -16,7 +16,6 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
-	walfs "github.com/hashicorp/raft-wal/fs"
 	"github.com/hashicorp/raft-wal/segment"
 	"github.com/hashicorp/raft-wal/types"
 
@@ -218,12 +217,20 @@ func (d *diskLog) StoreLogs(logs []*raft.Log) error {
 }
 
 // openLog opens the log in dir, or makes an empty one.
-func openLog(dir string, segmentSize int, logger hclog.Logger) (*diskLog, error) {
+func openLog(dir string, files types.VFS, segmentSize int, logger hclog.Logger) (*diskLog, error) {
+	// raft-wal syncs the folder when it first syncs a segment that it made. A process that ended between the two leaves a
+	// segment whose name nobody syncs any more.
+	if err := syncDir(dir); err != nil {
+		return nil, fmt.Errorf("opening the log in %s: %w", dir, err)
+	}
+	if err := finishTail(dir, files); err != nil {
+		return nil, err
+	}
 	c := new(codec)
 	w, err := wal.Open(dir,
 		wal.WithCodec(c),
 		wal.WithMetaStore(&contents{}),
-		wal.WithSegmentFiler(segments{segment.NewFiler(dir, walfs.New())}),
+		wal.WithSegmentFiler(segments{segment.NewFiler(dir, files)}),
 		wal.WithSegmentSize(segmentSize),
 		wal.WithLogger(logger))
 	if err != nil {
