@@ -402,7 +402,14 @@ func (c *Cluster) start() error {
 	go c.propose(ctx)
 	go c.runRounds(ctx)
 	go c.keepShort(ctx)
-	return c.hurry()
+	if err := c.hurry(); err != nil {
+		c.fail(err)
+		<-c.dead
+		cancel()
+		c.running.Wait()
+		return err
+	}
+	return nil
 }
 
 func serverID(id storage.ID) raft.ServerID { return raft.ServerID(id.String()) }
