@@ -8,7 +8,6 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -111,14 +110,12 @@ func TestActorMakers(t *testing.T) {
 	t.Parallel()
 	for _, p := range packages(t) {
 		name := strings.TrimPrefix(p.ImportPath, "bulwark/")
-		pkgs, err := parser.ParseDir(token.NewFileSet(), p.Dir, func(f fs.FileInfo) bool {
-			return !strings.HasSuffix(f.Name(), "_test.go")
-		}, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, pkg := range pkgs {
-			ast.Inspect(pkg, func(n ast.Node) bool {
+		for _, path := range sources(t, p) {
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
 				id, ok := n.(*ast.Ident)
 				if !ok {
 					return true
@@ -131,6 +128,21 @@ func TestActorMakers(t *testing.T) {
 			})
 		}
 	}
+}
+
+// sources lists a package's files without its tests.
+func sources(t *testing.T, p listed) (paths []string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(p.Dir, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if !strings.HasSuffix(f, "_test.go") {
+			paths = append(paths, f)
+		}
+	}
+	return paths
 }
 
 // TestTopLevel holds the layout: vertical slices below these folders, and nothing else beside them.
@@ -187,17 +199,10 @@ func TestIntents(t *testing.T) {
 	}
 	found := 0
 	for _, p := range packages(t) {
-		files, err := filepath.Glob(filepath.Join(p.Dir, "*.go"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range files {
+		for _, f := range sources(t, p) {
 			b, err := os.ReadFile(f)
 			if err != nil {
 				t.Fatal(err)
-			}
-			if strings.HasSuffix(f, "_test.go") {
-				continue
 			}
 			for _, m := range literal.FindAllSubmatch(b, -1) {
 				found++

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -8,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"bulwark/security/rowpolicy"
+	"bulwark/storage"
 )
 
 // maxSQL bounds an SQL file, in bytes.
@@ -40,7 +43,7 @@ FILE.sql may be - for standard input.`,
 			if err != nil {
 				return fmt.Errorf("reading the statements: %w", err)
 			}
-			reply, err := call(cmd.Context(), a, rowpolicy.ApplySQL, rowpolicy.ApplyRequest{Ref: ref, SQL: string(text)})
+			reply, err := a.applySQL(cmd.Context(), rowpolicy.ApplyRequest{Ref: ref, SQL: string(text)})
 			if err != nil {
 				return err
 			}
@@ -59,4 +62,18 @@ FILE.sql may be - for standard input.`,
 	}
 	apply.Flags().StringVarP(&ref, "project", "p", "", "the project's ref")
 	return group("sql", "Change a project's schema", apply)
+}
+
+// loadingAttempts is how often the command asks again while a slow machine loads the parser, 30 seconds each time.
+const loadingAttempts = 6
+
+func (a *app) applySQL(ctx context.Context, req rowpolicy.ApplyRequest) (reply rowpolicy.ApplyReply, err error) {
+	for range loadingAttempts {
+		reply, err = call(ctx, a, rowpolicy.ApplySQL, req)
+		var e *storage.Error
+		if !errors.As(err, &e) || e.Code != rowpolicy.CodeLoading {
+			break
+		}
+	}
+	return reply, err
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"runtime/debug"
+	"sync/atomic"
 	"unicode/utf8"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
@@ -49,8 +50,9 @@ func (c Change) String() string { return c.Action + " " + c.Object }
 // A Parser turns text into statements, one text at a time: PostgreSQL's parser is WebAssembly, compiled when the first
 // text arrives (a second or two, and some 25 MiB that stay). A process needs one Parser.
 type Parser struct {
-	turn  chan *state
-	parse func(sql string) ([]byte, error)
+	turn    chan *state
+	loading atomic.Bool
+	parse   func(sql string) ([]byte, error)
 }
 
 type state struct{ warm, broken bool }
@@ -81,11 +83,9 @@ func (p *Parser) Parse(ctx context.Context, sql string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	var st *state
-	select {
-	case st = <-p.turn:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	st, err := p.begin(ctx)
+	if err != nil {
+		return nil, err
 	}
 	defer func() { p.turn <- st }()
 	if err := ctx.Err(); err != nil {
@@ -112,12 +112,48 @@ func (p *Parser) Parse(ctx context.Context, sql string) (*File, error) {
 			f.stmts = append(f.stmts, stmt{src: part, raw: s})
 		}
 	}
-	if !st.warm {
-		// Compiling the WebAssembly leaves some 200 MiB of garbage; a small node cannot wait for it to go by itself.
-		st.warm = true
-		debug.FreeOSMemory()
-	}
 	return f, nil
+}
+
+// begin waits for the parser's turn, and loads it for the first text. Loading is not the request's: on a slow machine it
+// outlasts a request's time, and whoever asks again finds it further on.
+func (p *Parser) begin(ctx context.Context) (*state, error) {
+	for {
+		select {
+		case st := <-p.turn:
+			if st.warm || st.broken {
+				return st, nil
+			}
+			p.loading.Store(true)
+			go p.load(st)
+		case <-ctx.Done():
+			if p.loading.Load() {
+				return nil, errLoading()
+			}
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// load compiles the WebAssembly, by having it read a text, and gives the turn back.
+func (p *Parser) load(st *state) {
+	defer func() {
+		p.loading.Store(false)
+		p.turn <- st
+	}()
+	// An error other than a trap, which leaves the parser broken, comes again with the text that is to be read.
+	_, _ = p.guarded(st, "select 1")
+	st.warm = !st.broken
+	// Compiling leaves some 200 MiB of garbage; a small node cannot wait for it to go by itself.
+	debug.FreeOSMemory()
+}
+
+// CodeLoading is the code of the error that asks to try again because the parser is still being loaded.
+const CodeLoading = "sql_parser_loading"
+
+func errLoading() error {
+	return storage.Errorf(storage.Unavailable, CodeLoading,
+		"the SQL parser is being loaded, which takes a slow machine a while: try again in a moment")
 }
 
 // guarded runs the parser. A trap inside it (its stack overflows, its memory ends) leaves the instance in a state in
