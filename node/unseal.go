@@ -117,6 +117,7 @@ func (n *Node) SealNow() error {
 		return storage.Errorf(storage.Exists, "sealed", "the node is sealed already")
 	}
 	n.stopServing()
+	n.store.Flush()
 	n.ring.Seal()
 	n.logger.Info("sealed")
 	return nil

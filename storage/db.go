@@ -57,6 +57,9 @@ func Open(e Engine, g Guards) (*DB, error) {
 	return d, nil
 }
 
+// Flush records the read events that still wait. A node calls it before it is sealed: afterwards it cannot.
+func (d *DB) Flush() { d.reads.flush() }
+
 // Close records the read events that still wait. The Engine is its owner's to close.
 func (d *DB) Close() { d.reads.close() }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,7 +16,9 @@ import (
 // thing in that time is one event that says how often, and all events of a tenant go into one entry.
 const (
 	readWindow = 250 * time.Millisecond
-	readLimit  = 256 // events that gather before the window ends: about 64 KiB of sealed leaves
+	readLimit  = 256  // events that gather before the window ends, and the most of one entry: about 64 KiB of sealed leaves
+	readTotal  = 4096 // events that gather while the log is slow; then whoever has read waits, since no read goes unrecorded
+	readsUnder = 4    // recordings under way at a time
 	readTime   = 10 * time.Second
 )
 
@@ -26,7 +29,9 @@ type readLog struct {
 	events map[readKey]*readCount
 	timer  *time.Timer
 	closed bool
-	active sync.WaitGroup
+	under  int        // recordings under way
+	late   bool       // what gathered should be recorded as soon as one of them ends
+	ended  *sync.Cond // of mu: a recording has ended, or the log is closed
 }
 
 type readKey struct {
@@ -41,7 +46,11 @@ type readCount struct {
 	count int
 }
 
-func newReadLog(d *DB) *readLog { return &readLog{db: d, events: map[readKey]*readCount{}} }
+func newReadLog(d *DB) *readLog {
+	l := &readLog{db: d, events: map[readKey]*readCount{}}
+	l.ended = sync.NewCond(&l.mu)
+	return l
+}
 
 func (l *readLog) note(by Actor, to Intent) {
 	if by.kind == Job {
@@ -50,12 +59,18 @@ func (l *readLog) note(by Actor, to Intent) {
 	k := readKey{by.kind, by.tenant, by.project, by.subject, by.session, to.Action, to.Object}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if e, ok := l.events[k]; ok {
-		e.count++
-		return
-	}
-	if l.closed {
-		return
+	for {
+		if e, ok := l.events[k]; ok {
+			e.count++
+			return
+		}
+		if l.closed {
+			return
+		}
+		if len(l.events) < readTotal {
+			break
+		}
+		l.ended.Wait()
 	}
 	l.events[k] = &readCount{by: by, first: l.db.guards.Clock(), count: 1}
 	switch {
@@ -79,12 +94,21 @@ func (l *readLog) flushLocked() {
 	if len(l.events) == 0 {
 		return
 	}
+	if l.late = l.under == readsUnder; l.late {
+		return
+	}
 	gathered := l.events
 	l.events = map[readKey]*readCount{}
-	l.active.Add(1)
+	l.under++
 	go func() {
-		defer l.active.Done()
 		l.record(gathered)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.under--
+		if l.late {
+			l.flushLocked()
+		}
+		l.ended.Broadcast()
 	}()
 }
 
@@ -106,8 +130,10 @@ func (l *readLog) record(gathered map[readKey]*readCount) {
 	ctx, cancel := context.WithTimeout(context.Background(), readTime)
 	defer cancel()
 	for tenant, events := range byTenant {
-		if err := l.db.recordEvents(ctx, tenant, events); err != nil && FaultOf(err) != NotFound {
-			l.db.guards.Logger.Error("recording read events", slog.Int("events", len(events)), slog.Any("error", err))
+		for some := range slices.Chunk(events, readLimit) {
+			if err := l.db.recordEvents(ctx, tenant, some); err != nil && FaultOf(err) != NotFound {
+				l.db.guards.Logger.Error("recording read events", slog.Int("events", len(some)), slog.Any("error", err))
+			}
 		}
 	}
 }
@@ -149,11 +175,21 @@ func (d *DB) tryRecord(ctx context.Context, tenant ID, events []*Event) (entry.S
 	return out.Status, err
 }
 
-// close records what has gathered and waits until it is written.
+// flush records what has gathered and waits until it is written.
+func (l *readLog) flush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.flushLocked()
+	for l.late || l.under > 0 {
+		l.ended.Wait()
+	}
+}
+
+// close is flush; what is read later is not recorded.
 func (l *readLog) close() {
 	l.mu.Lock()
 	l.closed = true
-	l.flushLocked()
+	l.ended.Broadcast()
 	l.mu.Unlock()
-	l.active.Wait()
+	l.flush()
 }

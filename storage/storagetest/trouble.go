@@ -58,6 +58,7 @@ func troubles() map[string]func(*testing.T, *World) {
 		"a context that ends":                  testContextEnds,
 		"row ids":                              testRows,
 		"contention":                           testContention,
+		"many reads while the log is slow":     testManyReads,
 		"keys rotate while values are sealed":  testRotateWhileResealing,
 		"sealing anew is stopped and repeated": testResealAgain,
 		"sealing anew beside writers":          testResealBesideWriters,
@@ -654,5 +655,50 @@ func testResealLarge(t *testing.T, w *World) {
 	}
 	if v, err := get(t, w, w.Service(), notes, "07"); v != string(value) {
 		t.Errorf("a value of %d bytes reads as one of %d, %v", len(value), len(v), err)
+	}
+}
+
+// testManyReads reads many things while no event can be recorded: what gathers is bounded, and none is lost.
+func testManyReads(t *testing.T, w *World) {
+	const reads, most = 7000, 4*256 + 4096
+	before := uint64(len(w.Events(t, w.Tenant, 0)))
+	w.DB.Flush()
+	slow := make(chan struct{})
+	done := make(chan struct{}, reads)
+	w.Engine.(*meddler).with(func(ctx context.Context, e *entry.Entry, propose proposing) (entry.Outcome, error) {
+		<-slow
+		return propose(ctx, e)
+	}, func() {
+		go func() {
+			for n := range reads {
+				to := storage.Intent{Action: "rows.select", Object: fmt.Sprint(n)}
+				if err := w.DB.View(context.Background(), w.Service(), to, func(storage.Reader) error { return nil }); err != nil {
+					t.Error(err)
+				}
+				done <- struct{}{}
+			}
+		}()
+		for range most {
+			<-done
+		}
+		select {
+		case <-done:
+			t.Errorf("more than %d events gather", most)
+		case <-time.After(50 * time.Millisecond):
+		}
+		close(slow)
+		for range reads - most {
+			<-done
+		}
+		w.DB.Flush()
+	})
+	seen := 0
+	for _, e := range w.Events(t, w.Tenant, before) {
+		if e.Action == "rows.select" {
+			seen++
+		}
+	}
+	if seen != reads {
+		t.Errorf("%d of %d reads are recorded", seen, reads)
 	}
 }
