@@ -515,8 +515,40 @@ func TestDeleted(t *testing.T) {
 			w.manage(404, "GET", "/projects/"+p.ref+path, nil, nil)
 		}
 	}
+	// What a deletion leaves is what nobody can open: the keys are gone with it, and so is what they opened.
+	left := func(tenant, project string) int {
+		t.Helper()
+		snap, err := w.n.cluster.Local()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer snap.Release()
+		of, err := storage.ParseID(tenant)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := storage.ParseID(project)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys, _, err := snap.Wrapped(of, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spaces, err := snap.Spaces(of, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(keys) + len(spaces)
+	}
 	old, alive := w.acme.projects[1], w.acme.projects[0]
+	if left(w.acme.id, old.id) == 0 {
+		t.Error("a living project has neither keys nor tables")
+	}
 	w.manage(204, "DELETE", "/projects/"+old.ref, nil, nil)
+	if n := left(w.acme.id, old.id); n != 0 {
+		t.Errorf("a deleted project left %d keys and tables", n)
+	}
 	gone(old)
 	w.rows(200, alive, alive.person.AccessToken, "GET", "notes", nil, nil)
 	var made struct{ Ref string }
@@ -541,6 +573,9 @@ func TestDeleted(t *testing.T) {
 		t.Helper()
 		for _, p := range gone2.projects {
 			gone(p)
+			if n := left(gone2.id, p.id); n != 0 {
+				t.Errorf("a project of a deleted tenant left %d keys and tables", n)
+			}
 		}
 		w.manage(404, "POST", "/tenants/"+gone2.id+"/audit/search", map[string]any{}, nil)
 		w.manage(404, "GET", "/tenants/"+gone2.id+"/audit/checkpoint", nil, nil)
