@@ -1570,3 +1570,40 @@ func TestSlowBody(t *testing.T) {
 	w.auth(400, p, "", "POST", "token?grant_type=password", map[string]string{"email": "late@acme-0.example", "password": password}, nil)
 	w.auth(200, p, "", "POST", "token?grant_type=refresh_token", map[string]string{"refresh_token": p.person.RefreshToken}, nil)
 }
+
+// TestAuditSearchApart sends queries that are none, and another tenant's places, to a tenant's search: whoever reads a log
+// reads that one.
+func TestAuditSearchApart(t *testing.T) {
+	t.Parallel()
+	w := newRealm(t)
+	search := func(tenant string, q map[string]any) answer {
+		t.Helper()
+		began := time.Now()
+		a := w.send(w.web, "POST", "https://"+w.host+"/api/v1/tenants/"+tenant+"/audit/search", q, "Authorization", "Bearer "+w.operator)
+		if a.status >= 500 || time.Since(began) > 10*time.Second || a.status >= 400 && tellsTooMuch(a.body) {
+			t.Errorf("searching for %.80v: %d after %v\n%.300s", q, a.status, time.Since(began), a.body)
+		}
+		if tenant == w.acme.id && (strings.Contains(string(a.body), w.beta.projects[0].id) || strings.Contains(string(a.body), canary)) {
+			t.Errorf("searching for %.80v in %s tells of another tenant", q, tenant)
+		}
+		return a
+	}
+	var page struct {
+		Events []struct{ Position uint64 }
+		Next   string
+	}
+	w.want(200, search(w.beta.id, map[string]any{"limit": 1}), "searching beta's log", &page)
+	if page.Next == "" || len(page.Events) != 1 {
+		t.Fatalf("the first page is %+v", page)
+	}
+	for _, q := range []map[string]any{
+		{"after": page.Next}, {"after": page.Next, "oldest_first": true}, {"after": "x"}, {"after": strings.Repeat("A", 5000)}, {"limit": 1 << 40}, {"limit": -1},
+		{"text": "*"}, {"text": "/(a+)+$/"}, {"text": `"`}, {"text": strings.Repeat("(", 10000)}, {"text": strings.Repeat("a* ", 3000)}, {"text": strings.Repeat("-a ", 3000)},
+		{"text": "tenant:" + w.beta.id}, {"text": "project:" + w.beta.projects[0].id[:13]}, {"project": w.beta.projects[0].ref}, {"text": "\x00"}, {"text": "name:/.*/"},
+		{"text": "time:>0001-01-01"}, {"text": `\`}, {"text": "a:b:c:d"}, {"text": "~2"}, {"text": "a^1e400"}, {"text": "+ - + -"}, {"facets": []string{"nope"}}, {"facets": slices.Repeat([]string{"action"}, 5000)},
+		{"action": "*"}, {"action": "**"}, {"from": "9999-12-31T23:59:59Z"}, {"to": "0001-01-01T00:00:00Z"}, {"addr": "not an address"},
+	} {
+		search(w.acme.id, q)
+		search(systemName, q)
+	}
+}
