@@ -160,7 +160,11 @@ func TestPowerCut(t *testing.T) {
 		mu.Unlock()
 		d.cut(t)
 		if n%2 == 0 { // the node meets the dead disk for a while
-			time.Sleep(50 * time.Millisecond)
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-p.ended:
+				t.Errorf("a disk that went away ended the process\n%s", p.log)
+			}
 		}
 		p.kill()
 		cancel()
