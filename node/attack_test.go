@@ -149,7 +149,8 @@ func newRealm(t testing.TB) *realm {
 	if !w.pool.AppendCertsFromPEM([]byte(*n.ca.Load())) {
 		t.Fatal("no root certificate")
 	}
-	w.web = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: w.pool}, MaxIdleConnsPerHost: 100}, Timeout: time.Minute}
+	w.web = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: w.pool},
+		MaxIdleConnsPerHost: 100}, Timeout: time.Minute}
 	w.console = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", client.SocketPath(cfg.Data))
 	}}, Timeout: time.Minute}
@@ -187,14 +188,16 @@ func (w *realm) newPlace(o *org, name string) *place {
 	w.t.Helper()
 	p := &place{org: o}
 	var made struct{ ID, Ref string }
-	w.manage(201, "POST", "/tenants/"+o.name+"/projects", map[string]any{"name": name, "sign_up": true, "auto_confirm": true}, &made)
+	w.manage(201, "POST", "/tenants/"+o.name+"/projects",
+		map[string]any{"name": name, "sign_up": true, "auto_confirm": true}, &made)
 	p.id, p.ref, p.url = made.ID, made.Ref, w.n.ProjectURL(made.Ref)
 	key := func(kind string) (id, value string) {
 		var made struct {
 			Key   struct{ ID string }
 			Value string
 		}
-		w.manage(201, "POST", "/projects/"+p.ref+"/apikeys", map[string]string{"kind": kind, "name": name + " " + kind}, &made)
+		w.manage(201, "POST", "/projects/"+p.ref+"/apikeys",
+			map[string]string{"kind": kind, "name": name + " " + kind}, &made)
 		w.secrets.add(made.Value)
 		return made.Key.ID, made.Value
 	}
@@ -205,7 +208,8 @@ func (w *realm) newPlace(o *org, name string) *place {
 	_, p.secret = key("secret")
 	w.manage(200, "POST", "/projects/"+p.ref+"/sql", map[string]string{"sql": realmSQL}, nil)
 	p.person, p.another = w.signUp(p, "ann@"+name+".example"), w.signUp(p, "bob@"+name+".example")
-	w.rows(201, p, p.person.AccessToken, "POST", "notes", map[string]any{"body": name + " words", "tag": name + " tag"}, nil)
+	w.rows(201, p, p.person.AccessToken, "POST", "notes",
+		map[string]any{"body": name + " words", "tag": name + " tag"}, nil)
 	w.rows(201, p, p.secret, "POST", "closed", map[string]any{"id": 1, "body": name + " closed"}, nil)
 	return p
 }
@@ -382,7 +386,8 @@ func (w *realm) checkLog() {
 	if strings.Count(text, "msg=request") < 20 {
 		w.t.Error("the log has hardly any requests: is it captured?")
 	}
-	words := append(w.secrets.all, canary, "@acme", "@"+canary, "words", " tag", "create table", "create policy", "sb_secret", "sb_publishable",
+	words := append(w.secrets.all, canary, "@acme", "@"+canary, "words", " tag", "create table", "create policy",
+		"sb_secret", "sb_publishable",
 		"sb_operator", "eyJ", "Bearer ")
 	for _, word := range words {
 		at := strings.Index(text, word)
@@ -401,7 +406,8 @@ func TestApart(t *testing.T) {
 	w := newRealm(t)
 	own, sibling, other := w.acme.projects[0], w.acme.projects[1], w.beta.projects[0]
 	refresh := func(p *place, token string) answer {
-		return w.send(w.web, "POST", p.url+"/auth/v1/token?grant_type=refresh_token", map[string]string{"refresh_token": token}, "apikey", p.public)
+		return w.send(w.web, "POST", p.url+"/auth/v1/token?grant_type=refresh_token",
+			map[string]string{"refresh_token": token}, "apikey", p.public)
 	}
 	for _, p := range []*place{sibling, other} {
 		a := w.want(400, refresh(p, own.person.RefreshToken), "a refresh token at another project", nil)
@@ -418,28 +424,36 @@ func TestApart(t *testing.T) {
 	const address = "same@everywhere.example"
 	w.secrets.add(address, "acme's own password", "beta's own password")
 	var here, there signedIn
-	w.auth(200, own, "", "POST", "signup", map[string]string{"email": address, "password": "acme's own password"}, &here)
-	w.auth(200, other, "", "POST", "signup", map[string]string{"email": address, "password": "beta's own password"}, &there)
+	w.auth(200, own, "", "POST", "signup", map[string]string{"email": address, "password": "acme's own password"},
+		&here)
+	w.auth(200, other, "", "POST", "signup", map[string]string{"email": address, "password": "beta's own password"},
+		&there)
 	if here.User.ID == there.User.ID {
 		t.Error("the same address in two tenants is one account")
 	}
-	wrong := w.auth(400, own, "", "POST", "token?grant_type=password", map[string]string{"email": address, "password": "beta's own password"}, nil)
-	unknown := w.auth(400, own, "", "POST", "token?grant_type=password", map[string]string{"email": "nobody@acme.example", "password": "beta's own password"}, nil)
-	away := w.auth(400, sibling, "", "POST", "token?grant_type=password", map[string]string{"email": address, "password": "acme's own password"}, nil)
+	wrong := w.auth(400, own, "", "POST", "token?grant_type=password",
+		map[string]string{"email": address, "password": "beta's own password"}, nil)
+	unknown := w.auth(400, own, "", "POST", "token?grant_type=password",
+		map[string]string{"email": "nobody@acme.example", "password": "beta's own password"}, nil)
+	away := w.auth(400, sibling, "", "POST", "token?grant_type=password",
+		map[string]string{"email": address, "password": "acme's own password"}, nil)
 	same(t, "a wrong password, an unknown address, an account of another project", wrong, unknown, away)
 
 	// What a person stores in one project is in no other, whoever asks.
 	var rows []map[string]any
-	w.rows(201, own, here.AccessToken, "POST", "notes", map[string]any{"id": "11111111-1111-4111-8111-111111111111", "body": "of acme", "tag": "taken"}, nil)
+	w.rows(201, own, here.AccessToken, "POST", "notes",
+		map[string]any{"id": "11111111-1111-4111-8111-111111111111", "body": "of acme", "tag": "taken"}, nil)
 	for _, p := range []*place{sibling, other} {
 		for _, token := range []string{p.person.AccessToken, p.secret} {
-			w.rows(200, p, token, "GET", "notes?or=(id.eq.11111111-1111-4111-8111-111111111111,tag.eq.taken)", nil, &rows)
+			w.rows(200, p, token, "GET", "notes?or=(id.eq.11111111-1111-4111-8111-111111111111,tag.eq.taken)", nil,
+				&rows)
 			if len(rows) != 0 {
 				t.Errorf("another project reads %v", rows)
 			}
 		}
 		// The same key values are free there.
-		w.rows(201, p, p.person.AccessToken, "POST", "notes", map[string]any{"id": "11111111-1111-4111-8111-111111111111", "body": "other words", "tag": "taken"}, nil)
+		w.rows(201, p, p.person.AccessToken, "POST", "notes",
+			map[string]any{"id": "11111111-1111-4111-8111-111111111111", "body": "other words", "tag": "taken"}, nil)
 		w.rows(204, p, p.secret, "DELETE", "notes?tag=eq.taken", nil, nil)
 	}
 	w.rows(200, own, here.AccessToken, "GET", "notes?tag=eq.taken&select=body", nil, &rows)
@@ -489,8 +503,10 @@ func TestDeleted(t *testing.T) {
 			{"GET", "/auth/v1/user", p.public, p.person.AccessToken, ""},
 			{"GET", "/auth/v1/settings", p.public, "", ""},
 			{"POST", "/auth/v1/signup", p.public, "", `{"email":"late@acme.example","password":"` + password + `"}`},
-			{"POST", "/auth/v1/token?grant_type=refresh_token", p.public, "", `{"refresh_token":"` + p.person.RefreshToken + `"}`},
-			{"POST", "/auth/v1/token?grant_type=password", p.public, "", `{"email":"ann@` + p.org.name + `-0.example","password":"` + password + `"}`},
+			{"POST", "/auth/v1/token?grant_type=refresh_token", p.public, "",
+				`{"refresh_token":"` + p.person.RefreshToken + `"}`},
+			{"POST", "/auth/v1/token?grant_type=password", p.public, "",
+				`{"email":"ann@` + p.org.name + `-0.example","password":"` + password + `"}`},
 			{"POST", "/auth/v1/logout", p.public, p.person.AccessToken, ""},
 		} {
 			var body any
@@ -552,7 +568,8 @@ func TestDeleted(t *testing.T) {
 	gone(old)
 	w.rows(200, alive, alive.person.AccessToken, "GET", "notes", nil, nil)
 	var made struct{ Ref string }
-	w.manage(201, "POST", "/tenants/acme/projects", map[string]any{"name": "acme-1", "sign_up": true, "auto_confirm": true}, &made)
+	w.manage(201, "POST", "/tenants/acme/projects",
+		map[string]any{"name": "acme-1", "sign_up": true, "auto_confirm": true}, &made)
 	if made.Ref == old.ref {
 		t.Error("a ref was used twice")
 	}
@@ -561,10 +578,13 @@ func TestDeleted(t *testing.T) {
 	// People of the tenant remain, and are assigned to what they were assigned to: nobody is to the new project.
 	reborn := &place{org: w.acme, ref: made.Ref, url: w.n.ProjectURL(made.Ref)}
 	var key struct{ Value string }
-	w.manage(201, "POST", "/projects/"+made.Ref+"/apikeys", map[string]string{"kind": "publishable", "name": "new"}, &key)
+	w.manage(201, "POST", "/projects/"+made.Ref+"/apikeys", map[string]string{"kind": "publishable", "name": "new"},
+		&key)
 	reborn.public = key.Value
-	w.auth(400, reborn, "", "POST", "token?grant_type=password", map[string]string{"email": "ann@acme-1.example", "password": password}, nil)
-	w.auth(400, reborn, "", "POST", "token?grant_type=refresh_token", map[string]string{"refresh_token": old.person.RefreshToken}, nil)
+	w.auth(400, reborn, "", "POST", "token?grant_type=password",
+		map[string]string{"email": "ann@acme-1.example", "password": password}, nil)
+	w.auth(400, reborn, "", "POST", "token?grant_type=refresh_token",
+		map[string]string{"refresh_token": old.person.RefreshToken}, nil)
 	w.auth(403, reborn, old.person.AccessToken, "GET", "user", nil, nil)
 
 	gone2 := w.beta
@@ -686,25 +706,32 @@ func TestForgedTokens(t *testing.T) {
 
 	none := func(string) []byte { return nil }
 	bad := map[string]string{
-		"of nothing":                 "..",
-		"in JSON":                    `{"payload":"` + strings.Split(token, ".")[1] + `","protected":"` + strings.Split(token, ".")[0] + `","signature":"` + strings.Split(token, ".")[2] + `"}`,
-		"with a signature of zeros":  forge(header, payload, func(string) []byte { return make([]byte, 64) }),
-		"with no signature":          forge(header, payload, none),
-		"with an empty signature":    strings.TrimSuffix(forge(header, payload, none), "."),
-		"as service_role":            forge(header, strings.Replace(payload, `"role":"authenticated"`, `"role":"service_role"`, 1), func(string) []byte { return nil }),
+		"of nothing": "..",
+		"in JSON": `{"payload":"` + strings.Split(token,
+			".")[1] + `","protected":"` + strings.Split(token, ".")[0] + `","signature":"` + strings.Split(token,
+			".")[2] + `"}`,
+		"with a signature of zeros": forge(header, payload, func(string) []byte { return make([]byte, 64) }),
+		"with no signature":         forge(header, payload, none),
+		"with an empty signature":   strings.TrimSuffix(forge(header, payload, none), "."),
+		"as service_role": forge(header,
+			strings.Replace(payload, `"role":"authenticated"`, `"role":"service_role"`, 1),
+			func(string) []byte { return nil }),
 		"under my key and their kid": forge(header, payload, es256(mine)),
-		"of the other person, signed as mine": strings.Split(token, ".")[0] + "." + strings.Split(p.another.AccessToken, ".")[1] + "." +
+		"of the other person, signed as mine": strings.Split(token,
+			".")[0] + "." + strings.Split(p.another.AccessToken, ".")[1] + "." +
 			strings.Split(token, ".")[2],
-		"of another project":                 w.acme.projects[1].person.AccessToken,
-		"of another tenant":                  w.beta.projects[0].person.AccessToken,
-		"with the header of another project": strings.Split(w.acme.projects[1].person.AccessToken, ".")[0] + token[strings.IndexByte(token, '.'):],
-		"the refresh token":                  p.person.RefreshToken,
-		"twice":                              token + "." + token,
-		"with a list of tokens":              token + "," + token,
+		"of another project": w.acme.projects[1].person.AccessToken,
+		"of another tenant":  w.beta.projects[0].person.AccessToken,
+		"with the header of another project": strings.Split(w.acme.projects[1].person.AccessToken,
+			".")[0] + token[strings.IndexByte(token, '.'):],
+		"the refresh token":     p.person.RefreshToken,
+		"twice":                 token + "." + token,
+		"with a list of tokens": token + "," + token,
 	}
 	for _, alg := range []string{"none", "None", "NONE", "nOnE", ""} {
 		for _, sign := range []func(string) []byte{none, func(string) []byte { return []byte("x") }} {
-			bad["alg "+alg+fmt.Sprint(len(sign("")))] = forge(fmt.Sprintf(`{"alg":%q,"typ":"JWT","kid":%q}`, alg, kid), payload, sign)
+			bad["alg "+alg+fmt.Sprint(len(sign("")))] = forge(fmt.Sprintf(`{"alg":%q,"typ":"JWT","kid":%q}`, alg,
+				kid), payload, sign)
 		}
 	}
 	for name, key := range map[string][]byte{"its JWK": public, "its point": point, "its x": x, "its DER": der, "its PEM": pemText, "its trimmed PEM": bytes.TrimSpace(pemText),
@@ -768,7 +795,8 @@ func TestRefreshTokens(t *testing.T) {
 	w := newRealm(t)
 	p := w.acme.projects[0]
 	refresh := func(token string) answer {
-		return w.send(w.web, "POST", p.url+"/auth/v1/token?grant_type=refresh_token", map[string]string{"refresh_token": token}, "apikey", p.public)
+		return w.send(w.web, "POST", p.url+"/auth/v1/token?grant_type=refresh_token",
+			map[string]string{"refresh_token": token}, "apikey", p.public)
 	}
 	token := p.person.RefreshToken
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -855,7 +883,8 @@ func TestSessionsEnd(t *testing.T) {
 		w.rows(rows, p, s.AccessToken, "GET", "notes", nil, nil)
 		if !want {
 			w.rows(401, p, s.AccessToken, "POST", "notes", map[string]string{"body": "late words"}, nil)
-			w.auth(refreshed, p, "", "POST", "token?grant_type=refresh_token", map[string]string{"refresh_token": s.RefreshToken}, nil)
+			w.auth(refreshed, p, "", "POST", "token?grant_type=refresh_token",
+				map[string]string{"refresh_token": s.RefreshToken}, nil)
 			w.auth(403, p, s.AccessToken, "POST", "logout", map[string]string{}, nil)
 		}
 	}
@@ -871,20 +900,23 @@ func TestSessionsEnd(t *testing.T) {
 	c = session()
 	const changed = "an entirely new password"
 	w.secrets.add(changed)
-	w.auth(400, p, b.AccessToken, "PUT", "user", map[string]string{"password": changed, "current_password": "not it at all"}, nil)
+	w.auth(400, p, b.AccessToken, "PUT", "user", map[string]string{"password": changed,
+		"current_password": "not it at all"}, nil)
 	alive(c, true, "after a refused change")
 	w.auth(200, p, b.AccessToken, "PUT", "user", map[string]string{"password": changed}, nil)
 	alive(c, false, "ended by a new password")
 	alive(b, true, "the one that changed the password")
-	w.auth(400, p, "", "POST", "token?grant_type=password", map[string]string{"email": "ann@acme-0.example", "password": password}, nil)
+	w.auth(400, p, "", "POST", "token?grant_type=password",
+		map[string]string{"email": "ann@acme-0.example", "password": password}, nil)
 	w.auth(204, p, b.AccessToken, "POST", "logout", map[string]string{}, nil)
 	alive(b, false, "ended by the global one")
 	alive(p.another, true, "of another person")
 
 	// A person cannot change what the server says about them.
 	w.auth(200, p, p.another.AccessToken, "PUT", "user", map[string]any{
-		"data": map[string]any{"role": "owner"}, "role": "service_role", "app_metadata": map[string]any{"role": "owner", "level": 100},
-		"id": a.User.ID, "email_confirmed_at": "2020-01-01T00:00:00Z",
+		"data": map[string]any{"role": "owner"}, "role": "service_role",
+		"app_metadata": map[string]any{"role": "owner", "level": 100},
+		"id":           a.User.ID, "email_confirmed_at": "2020-01-01T00:00:00Z",
 	}, nil)
 	var me struct {
 		ID, Role    string
@@ -927,7 +959,8 @@ func TestEnumeration(t *testing.T) {
 	}
 	try := func(path, email, pass string) func() answer {
 		return func() answer {
-			return w.send(w.web, "POST", p.url+"/auth/v1/"+path, map[string]string{"email": email, "password": pass}, "apikey", p.public)
+			return w.send(w.web, "POST", p.url+"/auth/v1/"+path, map[string]string{"email": email, "password": pass},
+				"apikey", p.public)
 		}
 	}
 	pair := func(what, path string, want int, cost uint64) (answer, answer) {
@@ -965,7 +998,8 @@ func TestEnumeration(t *testing.T) {
 		t.Error("signing up with a taken address tells whose it is")
 	}
 	// Nobody gets in by that, and the password is the old one.
-	w.auth(400, p, "", "POST", "token?grant_type=password", map[string]string{"email": known, "password": "another password"}, nil)
+	w.auth(400, p, "", "POST", "token?grant_type=password",
+		map[string]string{"email": known, "password": "another password"}, nil)
 	w.signIn(p, known)
 
 	w.manage(200, "PUT", "/projects/"+p.ref+"/settings", map[string]bool{"sign_up": true, "auto_confirm": true}, nil)
@@ -974,7 +1008,8 @@ func TestEnumeration(t *testing.T) {
 	answers := make([]answer, 20)
 	for i := range answers {
 		all.Go(func() {
-			answers[i] = w.send(w.web, "POST", p.url+"/auth/v1/signup", map[string]string{"email": "Many@acme-0.example", "password": password}, "apikey", p.public)
+			answers[i] = w.send(w.web, "POST", p.url+"/auth/v1/signup",
+				map[string]string{"email": "Many@acme-0.example", "password": password}, "apikey", p.public)
 		})
 	}
 	all.Wait()
@@ -1000,18 +1035,26 @@ func TestHeaders(t *testing.T) {
 	p := w.acme.projects[0]
 	path := "/p/" + p.ref + "/rest/v1/closed"
 	for name, headers := range map[string][]string{
-		"the key twice":                                     {"apikey: " + p.public, "apikey: " + p.secret},
-		"the key twice in one":                              {"apikey: " + p.public + ", " + p.secret},
-		"the secret key as bearer":                          {"apikey: " + p.public, "Authorization: Bearer " + p.secret},
-		"two bearers":                                       {"apikey: " + p.public, "Authorization: Bearer " + p.person.AccessToken, "Authorization: Bearer " + p.secret},
-		"garbage, then a token":                             {"apikey: " + p.public, "Authorization: Bearer garbage", "Authorization: Bearer " + p.person.AccessToken},
-		"a secret key from a browser":                       {"apikey: " + p.secret, "User-Agent: Mozilla/5.0"},
-		"a role in a header":                                {"apikey: " + p.public, "X-Role: service_role", "Role: service_role", "X-Client-Role: service_role", "X-User-Id: " + p.person.User.ID},
-		"claims in a header":                                {"apikey: " + p.public, `Request.jwt.claims: {"role":"service_role"}`, "X-Hasura-Role: admin"},
-		"another schema":                                    {"apikey: " + p.secret, "Accept-Profile: auth"},
-		"another project as the host":                       {"apikey: " + w.acme.projects[1].secret, "Host: " + p.ref + ".localhost"},
-		"a path for a proxy":                                {"apikey: " + p.public, "X-Original-Url: /api/v1/tenants", "X-Rewrite-Url: /api/v1/tenants", "X-Forwarded-Prefix: /api"},
-		"a method for a proxy":                              {"apikey: " + p.public, "X-Http-Method-Override: DELETE", "X-Method-Override: DELETE"},
+		"the key twice":        {"apikey: " + p.public, "apikey: " + p.secret},
+		"the key twice in one": {"apikey: " + p.public + ", " + p.secret},
+		"the secret key as bearer": {"apikey: " + p.public,
+			"Authorization: Bearer " + p.secret},
+		"two bearers": {"apikey: " + p.public,
+			"Authorization: Bearer " + p.person.AccessToken, "Authorization: Bearer " + p.secret},
+		"garbage, then a token": {"apikey: " + p.public, "Authorization: Bearer garbage",
+			"Authorization: Bearer " + p.person.AccessToken},
+		"a secret key from a browser": {"apikey: " + p.secret, "User-Agent: Mozilla/5.0"},
+		"a role in a header": {"apikey: " + p.public, "X-Role: service_role",
+			"Role: service_role", "X-Client-Role: service_role", "X-User-Id: " + p.person.User.ID},
+		"claims in a header": {"apikey: " + p.public,
+			`Request.jwt.claims: {"role":"service_role"}`, "X-Hasura-Role: admin"},
+		"another schema": {"apikey: " + p.secret, "Accept-Profile: auth"},
+		"another project as the host": {"apikey: " + w.acme.projects[1].secret,
+			"Host: " + p.ref + ".localhost"},
+		"a path for a proxy": {"apikey: " + p.public,
+			"X-Original-Url: /api/v1/tenants", "X-Rewrite-Url: /api/v1/tenants", "X-Forwarded-Prefix: /api"},
+		"a method for a proxy": {"apikey: " + p.public, "X-Http-Method-Override: DELETE",
+			"X-Method-Override: DELETE"},
 		"the secret key behind the public one in the query": {"apikey: " + p.public},
 	} {
 		target := path
@@ -1026,8 +1069,10 @@ func TestHeaders(t *testing.T) {
 	// Who asks is who the socket says, and where the node is, is what its configuration says.
 	_, mark := w.events(w.acme.id, 0)
 	a := w.raw("POST", "/p/"+p.ref+"/auth/v1/token?grant_type=password", []string{
-		"apikey: " + p.public, "Host: evil.example", "X-Forwarded-For: 203.0.113.9", "X-Forwarded-Host: evil.example", "X-Forwarded-Proto: http",
-		"Forwarded: for=203.0.113.9;host=evil.example", "X-Real-Ip: 203.0.113.9", "True-Client-Ip: 203.0.113.9", "X-Request-Id: chosen", "User-Agent: \xff\xfe\"",
+		"apikey: " + p.public, "Host: evil.example", "X-Forwarded-For: 203.0.113.9", "X-Forwarded-Host: evil.example",
+		"X-Forwarded-Proto: http",
+		"Forwarded: for=203.0.113.9;host=evil.example", "X-Real-Ip: 203.0.113.9", "True-Client-Ip: 203.0.113.9",
+		"X-Request-Id: chosen", "User-Agent: \xff\xfe\"",
 	}, `{"email":"ann@acme-0.example","password":"`+password+`"}`)
 	var s signedIn
 	w.want(200, a, "signing in with forged headers", &s)
@@ -1068,7 +1113,8 @@ func TestRowPolicies(t *testing.T) {
 	ann, bob := p.person.AccessToken, p.another.AccessToken
 	w.rows(204, p, p.secret, "DELETE", "notes", nil, nil)
 	const hidden, own = "22222222-2222-4222-8222-222222222222", "33333333-3333-4333-8333-333333333333"
-	w.rows(201, p, ann, "POST", "notes", map[string]any{"id": hidden, "body": "hidden words", "n": 4242, "small": 7, "score": 1.5, "day": "2020-02-02", "done": true, "tag": "hidden tag",
+	w.rows(201, p, ann, "POST", "notes", map[string]any{"id": hidden, "body": "hidden words", "n": 4242, "small": 7,
+		"score": 1.5, "day": "2020-02-02", "done": true, "tag": "hidden tag",
 		"data": map[string]any{"a": "hidden words"}}, nil)
 	w.rows(201, p, bob, "POST", "notes", map[string]any{"id": own, "body": "own", "n": 1, "tag": "own"}, nil)
 	state := func() string {
@@ -1096,20 +1142,27 @@ func TestRowPolicies(t *testing.T) {
 	// Reading: what a filter, an order, a range or a count says of a hidden row is what it says of one that is not there.
 	for _, c := range []struct{ with, without string }{
 		{"id=eq." + hidden, "id=eq.99999999-2222-4222-8222-222222222222"},
-		{"tag=eq.hidden%20tag", "tag=eq.no%20tag"}, {"n=eq.4242", "n=eq.4243"}, {"n=gt.100", "n=gt.100000"}, {"body=like.hidden*", "body=like.nothing*"},
-		{"body=ilike.*WORDS", "body=ilike.*nothing"}, {"data-%3E%3Ea=eq.hidden%20words", "data-%3E%3Ea=eq.x"}, {"data=not.is.null", "data=not.is.null"},
-		{"or=(n.eq.4242,body.eq.x)", "or=(n.eq.9,body.eq.x)"}, {"not.and=(n.eq.1,body.eq.own)", "not.and=(n.eq.1,tag.eq.own)"},
-		{"id=in.(" + hidden + ")", "id=in.(99999999-2222-4222-8222-222222222222)"}, {"done=is.true", "done=is.true"}, {"user_id=neq." + p.another.User.ID, "day=is.null&n=eq.2"},
+		{"tag=eq.hidden%20tag", "tag=eq.no%20tag"}, {"n=eq.4242", "n=eq.4243"}, {"n=gt.100", "n=gt.100000"},
+		{"body=like.hidden*", "body=like.nothing*"},
+		{"body=ilike.*WORDS", "body=ilike.*nothing"}, {"data-%3E%3Ea=eq.hidden%20words", "data-%3E%3Ea=eq.x"},
+		{"data=not.is.null", "data=not.is.null"},
+		{"or=(n.eq.4242,body.eq.x)", "or=(n.eq.9,body.eq.x)"},
+		{"not.and=(n.eq.1,body.eq.own)", "not.and=(n.eq.1,tag.eq.own)"},
+		{"id=in.(" + hidden + ")", "id=in.(99999999-2222-4222-8222-222222222222)"}, {"done=is.true", "done=is.true"},
+		{"user_id=neq." + p.another.User.ID, "day=is.null&n=eq.2"},
 	} {
 		for _, more := range []string{"", "&order=n.desc", "&order=body.asc.nullsfirst,id", "&limit=1", "&offset=0", "&select=count", "&limit=0"} {
-			a := w.send(w.web, "GET", p.url+"/rest/v1/notes?"+c.with+more, nil, "apikey", p.public, "Authorization", "Bearer "+bob, "Prefer", "count=exact")
-			b := w.send(w.web, "GET", p.url+"/rest/v1/notes?"+c.without+more, nil, "apikey", p.public, "Authorization", "Bearer "+bob, "Prefer", "count=exact")
+			a := w.send(w.web, "GET", p.url+"/rest/v1/notes?"+c.with+more, nil, "apikey", p.public, "Authorization",
+				"Bearer "+bob, "Prefer", "count=exact")
+			b := w.send(w.web, "GET", p.url+"/rest/v1/notes?"+c.without+more, nil, "apikey", p.public,
+				"Authorization", "Bearer "+bob, "Prefer", "count=exact")
 			tells("reading "+c.with+more, a)
 			same(t, "reading "+c.with+more, a, b)
 		}
 	}
 	for _, bobs := range []string{"", "&order=n", "&order=n.desc&limit=5", "&offset=1", "&limit=1", "&select=id"} {
-		a := w.send(w.web, "GET", p.url+"/rest/v1/notes?id=not.is.null"+bobs, nil, "apikey", p.public, "Authorization", "Bearer "+bob, "Prefer", "count=exact")
+		a := w.send(w.web, "GET", p.url+"/rest/v1/notes?id=not.is.null"+bobs, nil, "apikey", p.public,
+			"Authorization", "Bearer "+bob, "Prefer", "count=exact")
 		tells("counting", a)
 		if of := a.header.Get("Content-Range"); !strings.HasSuffix(of, "/1") {
 			t.Errorf("bob's rows are counted as %s", of)
@@ -1128,26 +1181,37 @@ func TestRowPolicies(t *testing.T) {
 		}
 	}
 	for _, prefer := range []string{"Accept", "Prefer"} {
-		value := map[string]string{"Accept": "application/vnd.pgrst.object+json", "Prefer": "handling=strict,max-affected=0"}[prefer]
+		value := map[string]string{"Accept": "application/vnd.pgrst.object+json",
+			"Prefer": "handling=strict,max-affected=0"}[prefer]
 		for _, c := range []struct{ method, with, without string }{{"GET", "n=eq.4242", "n=eq.9"}, {"PATCH", "n=eq.4242", "n=eq.9"}, {"DELETE", "n=eq.4242", "n=eq.9"}} {
 			var body any
 			if c.method == "PATCH" {
 				body = `{"body":"x"}`
 			}
-			headers := []string{"apikey", p.public, "Authorization", "Bearer " + bob, prefer, value, "Prefer", "return=representation"}
-			same(t, c.method+" with "+value, w.send(w.web, c.method, p.url+"/rest/v1/notes?"+c.with, body, headers...), w.send(w.web, c.method, p.url+"/rest/v1/notes?"+c.without, body, headers...))
+			headers := []string{"apikey", p.public, "Authorization", "Bearer " + bob, prefer, value, "Prefer",
+				"return=representation"}
+			same(t, c.method+" with "+value, w.send(w.web, c.method, p.url+"/rest/v1/notes?"+c.with, body,
+				headers...), w.send(w.web, c.method, p.url+"/rest/v1/notes?"+c.without, body, headers...))
 		}
 	}
 
 	// An error in a filter is the same whether a hidden row would meet it or not; operands of the wrong type are the client's.
 	for _, f := range []string{"n=eq.abc", "n=eq.1.5", "n=eq.99999999999999999999", "id=eq.1", "day=eq.2020-13-45", "done=eq.perhaps", "score=eq.1e999", "n=like.1*", "data=eq.{", "n=in.(1,x)", "id=in.(,)",
-		"data-%3Ea-%3Eb=eq.1", "nope=eq.1", "order=nope", "order=n.up", "select=nope", "select=*,nope", "select=user_id(email)", "select=auth.uid()", "select=n.sum()", "select=n::text", "select=count()",
-		"limit=-1", "limit=x", "offset=-1", "limit=99999999999999999999", "offset=9223372036854775807", "offset=9223372036854775808", "columns=nope", "body=eq.%00", "body=eq.%ff", "%ff=eq.1", "%00=eq.1", "body=eq",
-		"body=", "=eq.1", "and=(", "or=()", "or=(n.eq.1", "or=(n.eq.1))", "not=eq.1", "n=not.not.eq.1", "n=fts.x", "n=cs.{1}", "n=ov.(1,2)", "n=eq(any).{1,2", "body=like(all).{a*,b*}",
-		"n=isdistinct.1", "a.b=eq.1", "notes.n=eq.1", "auth.uid()=eq.1", "n=eq.1;drop table notes", "n=eq.1'--", "n=eq.(select 1)", "on_conflict=id", "on_conflict=tag", "%", "a%zz=1",
-		"order=data-%3E%3Ea", "order=(select tag)", "body=match.hid.*", "body=imatch.HID.*", "limit=1&limit=2", "select=n&select=body", "ctid=eq.1", "oid=eq.1", "xmin=eq.1", "tableoid=eq.1",
-		"or=(" + strings.Repeat("and(", 60) + "n.eq.1" + strings.Repeat(")", 60) + ")", strings.Repeat("(", 3000), "data" + strings.Repeat("-%3Ea", 3000) + "=eq.1",
-		"body=like." + strings.Repeat("%25a", 3000), "order=" + strings.Repeat("n,", 2000) + "n", "select=" + strings.Repeat("n,", 2000) + "n",
+		"data-%3Ea-%3Eb=eq.1", "nope=eq.1", "order=nope", "order=n.up", "select=nope", "select=*,nope",
+		"select=user_id(email)", "select=auth.uid()", "select=n.sum()", "select=n::text", "select=count()",
+		"limit=-1", "limit=x", "offset=-1", "limit=99999999999999999999", "offset=9223372036854775807",
+		"offset=9223372036854775808", "columns=nope", "body=eq.%00", "body=eq.%ff", "%ff=eq.1", "%00=eq.1",
+		"body=eq",
+		"body=", "=eq.1", "and=(", "or=()", "or=(n.eq.1", "or=(n.eq.1))", "not=eq.1", "n=not.not.eq.1", "n=fts.x",
+		"n=cs.{1}", "n=ov.(1,2)", "n=eq(any).{1,2", "body=like(all).{a*,b*}",
+		"n=isdistinct.1", "a.b=eq.1", "notes.n=eq.1", "auth.uid()=eq.1", "n=eq.1;drop table notes", "n=eq.1'--",
+		"n=eq.(select 1)", "on_conflict=id", "on_conflict=tag", "%", "a%zz=1",
+		"order=data-%3E%3Ea", "order=(select tag)", "body=match.hid.*", "body=imatch.HID.*", "limit=1&limit=2",
+		"select=n&select=body", "ctid=eq.1", "oid=eq.1", "xmin=eq.1", "tableoid=eq.1",
+		"or=(" + strings.Repeat("and(", 60) + "n.eq.1" + strings.Repeat(")", 60) + ")", strings.Repeat("(", 3000),
+		"data" + strings.Repeat("-%3Ea", 3000) + "=eq.1",
+		"body=like." + strings.Repeat("%25a", 3000), "order=" + strings.Repeat("n,", 2000) + "n",
+		"select=" + strings.Repeat("n,", 2000) + "n",
 	} {
 		for _, method := range []string{"GET", "PATCH", "DELETE"} {
 			var body any
@@ -1158,7 +1222,8 @@ func TestRowPolicies(t *testing.T) {
 				continue
 			}
 			f = strings.ReplaceAll(f, " ", "%20")
-			a := w.send(w.web, method, p.url+"/rest/v1/notes?tag=eq.none&"+f, body, "apikey", p.public, "Authorization", "Bearer "+bob)
+			a := w.send(w.web, method, p.url+"/rest/v1/notes?tag=eq.none&"+f, body, "apikey", p.public,
+				"Authorization", "Bearer "+bob)
 			tells(method+" "+f[:min(len(f), 60)], a)
 		}
 	}
@@ -1174,7 +1239,8 @@ func TestRowPolicies(t *testing.T) {
 		t.Errorf("a long list finds %v", rows)
 	}
 	for _, r := range []string{"0-9223372036854775807", "0-0", "0-", "5-1", "-1", "a-b", "0-1,2-3", "items=0-0", "bytes=0-10", "9223372036854775807-"} {
-		a := w.send(w.web, "GET", p.url+"/rest/v1/notes", nil, "apikey", p.public, "Authorization", "Bearer "+bob, "Range", r, "Prefer", "count=exact")
+		a := w.send(w.web, "GET", p.url+"/rest/v1/notes", nil, "apikey", p.public, "Authorization", "Bearer "+bob,
+			"Range", r, "Prefer", "count=exact")
 		tells("the range "+r, a)
 		if r == "0-9223372036854775807" && !strings.Contains(string(a.body), own) {
 			t.Errorf("the range %s gives %d %s", r, a.status, a.body)
@@ -1188,7 +1254,8 @@ func TestRowPolicies(t *testing.T) {
 		}
 		for _, prefer := range []string{"", "return=representation", "return=headers-only", "count=exact", "tx=rollback,return=representation"} {
 			for method, body := range map[string]any{"PATCH": map[string]any{"body": "overwritten"}, "DELETE": nil} {
-				a := w.send(w.web, method, p.url+"/rest/v1/notes?"+f, body, "apikey", p.public, "Authorization", "Bearer "+bob, "Prefer", prefer)
+				a := w.send(w.web, method, p.url+"/rest/v1/notes?"+f, body, "apikey", p.public, "Authorization",
+					"Bearer "+bob, "Prefer", prefer)
 				tells(method+" "+f+" with "+prefer, a)
 				if a.status != 204 && string(a.body) != "[]" {
 					t.Errorf("%s %s with %q: %d %s", method, f, prefer, a.status, a.body)
@@ -1204,7 +1271,8 @@ func TestRowPolicies(t *testing.T) {
 	// What a row may become: nobody's but one's own, as a whole or not at all.
 	refused := func(want int, what, method, path string, body any, prefer string) {
 		t.Helper()
-		a := w.send(w.web, method, p.url+"/rest/v1/"+path, body, "apikey", p.public, "Authorization", "Bearer "+bob, "Prefer", prefer)
+		a := w.send(w.web, method, p.url+"/rest/v1/"+path, body, "apikey", p.public, "Authorization", "Bearer "+bob,
+			"Prefer", prefer)
 		if a.status != want {
 			t.Errorf("%s: %d, want %d\n%s", what, a.status, want, a.body)
 		}
@@ -1215,23 +1283,34 @@ func TestRowPolicies(t *testing.T) {
 	}
 	mine, theirs := p.another.User.ID, p.person.User.ID
 	refused(403, "a forged owner", "POST", "notes", map[string]any{"user_id": theirs, "body": "x"}, "")
-	refused(403, "a forged owner, to be read", "POST", "notes", map[string]any{"user_id": theirs, "body": "x"}, "return=representation")
+	refused(403, "a forged owner, to be read", "POST", "notes", map[string]any{"user_id": theirs, "body": "x"},
+		"return=representation")
 	refused(403, "no owner", "POST", "notes", map[string]any{"user_id": nil, "body": "x"}, "")
-	refused(403, "no owner in columns", "POST", "notes?columns=user_id,body", map[string]any{"body": "x"}, "missing=null")
+	refused(403, "no owner in columns", "POST", "notes?columns=user_id,body", map[string]any{"body": "x"},
+		"missing=null")
 	refused(403, "a row given away", "PATCH", "notes?id=eq."+own, map[string]any{"user_id": theirs}, "")
-	refused(403, "a row given away in columns", "PATCH", "notes?id=eq."+own+"&columns=user_id", map[string]any{"user_id": theirs, "body": "x"}, "")
-	refused(403, "every row given away", "PATCH", "notes?n=gt.0", map[string]any{"user_id": theirs, "body": "x"}, "return=representation")
-	refused(403, "a bulk with one bad row", "POST", "notes", []map[string]any{{"body": "a", "user_id": mine}, {"body": "b", "user_id": theirs}}, "")
-	refused(409, "a bulk with one taken key", "POST", "notes", []map[string]any{{"tag": "a"}, {"tag": "own"}, {"tag": "b"}}, "")
-	refused(409, "a bulk with one key twice", "POST", "notes", []map[string]any{{"tag": "a"}, {"tag": "a"}}, "return=representation")
-	refused(409, "a key that a hidden row has", "POST", "notes", map[string]any{"tag": "hidden tag"}, "return=representation")
-	refused(409, "a key that a hidden row has, changed", "PATCH", "notes?id=eq."+own, map[string]any{"tag": "hidden tag"}, "")
+	refused(403, "a row given away in columns", "PATCH", "notes?id=eq."+own+"&columns=user_id",
+		map[string]any{"user_id": theirs, "body": "x"}, "")
+	refused(403, "every row given away", "PATCH", "notes?n=gt.0", map[string]any{"user_id": theirs, "body": "x"},
+		"return=representation")
+	refused(403, "a bulk with one bad row", "POST", "notes",
+		[]map[string]any{{"body": "a", "user_id": mine}, {"body": "b", "user_id": theirs}}, "")
+	refused(409, "a bulk with one taken key", "POST", "notes",
+		[]map[string]any{{"tag": "a"}, {"tag": "own"}, {"tag": "b"}}, "")
+	refused(409, "a bulk with one key twice", "POST", "notes", []map[string]any{{"tag": "a"}, {"tag": "a"}},
+		"return=representation")
+	refused(409, "a key that a hidden row has", "POST", "notes", map[string]any{"tag": "hidden tag"},
+		"return=representation")
+	refused(409, "a key that a hidden row has, changed", "PATCH", "notes?id=eq."+own,
+		map[string]any{"tag": "hidden tag"}, "")
 	refused(409, "an id that a hidden row has", "POST", "notes", map[string]any{"id": hidden}, "")
 	refused(400, "a bulk with one bad value", "POST", "notes", []map[string]any{{"n": 1}, {"n": "x"}}, "")
 	refused(400, "a bulk of unlike rows", "POST", "notes", []map[string]any{{"n": 1}, {"body": "x"}}, "")
 	for _, prefer := range []string{"resolution=merge-duplicates", "resolution=ignore-duplicates", "return=representation,resolution=merge-duplicates"} {
-		refused(400, "an upsert by "+prefer, "POST", "notes", map[string]any{"id": hidden, "body": "overwritten"}, prefer)
-		refused(400, "an upsert by tag and "+prefer, "POST", "notes?on_conflict=tag", map[string]any{"tag": "hidden tag", "body": "overwritten"}, prefer)
+		refused(400, "an upsert by "+prefer, "POST", "notes", map[string]any{"id": hidden, "body": "overwritten"},
+			prefer)
+		refused(400, "an upsert by tag and "+prefer, "POST", "notes?on_conflict=tag",
+			map[string]any{"tag": "hidden tag", "body": "overwritten"}, prefer)
 	}
 	refused(400, "an unknown column", "POST", "notes", map[string]any{"body": "x", "is_admin": true}, "")
 	refused(400, "an unknown column in columns", "POST", "notes?columns=body,is_admin", map[string]any{"body": "x"}, "")
@@ -1239,15 +1318,25 @@ func TestRowPolicies(t *testing.T) {
 	refused(400, "a change of some rows only", "PATCH", "notes?limit=1", map[string]any{"body": "x"}, "")
 	refused(400, "a removal of some rows only", "DELETE", "notes?limit=1&order=id", nil, "")
 	for what, body := range map[string]string{
-		"a number beyond int64": `{"n":9223372036854775808}`, "a number beyond int64, negative": `{"n":-9223372036854775809}`, "a fraction": `{"n":1.5}`, "an exponent": `{"n":1e400}`,
-		"a number beyond smallint": `{"small":32768}`, "a float beyond its range": `{"score":1e999}`, "text as a number": `{"n":"1x"}`, "an array as a number": `{"n":[1]}`,
+		"a number beyond int64":           `{"n":9223372036854775808}`,
+		"a number beyond int64, negative": `{"n":-9223372036854775809}`, "a fraction": `{"n":1.5}`,
+		"an exponent":              `{"n":1e400}`,
+		"a number beyond smallint": `{"small":32768}`, "a float beyond its range": `{"score":1e999}`,
+		"text as a number": `{"n":"1x"}`, "an array as a number": `{"n":[1]}`,
 		"an object as a number": `{"n":{}}`, "a number as an id": `{"id":1}`, "an object as a date": `{"day":{}}`,
-		"NUL in text": `{"body":"a\u0000b"}`, "NUL in JSON": `{"data":{"a":"\u0000"}}`, "NUL in a name of JSON": `{"data":{"\u0000":1}}`, "half a surrogate": `{"body":"\ud800"}`,
-		"bytes that are not UTF-8": "{\"body\":\"\xff\xfe\"}", "a name that is not UTF-8": "{\"\xff\":1}", "a raw control character": "{\"body\":\"a\x01b\"}",
-		"a name twice": `{"body":"a","body":"b"}`, "a name twice, escaped": `{"body":"a","bod\u0079":"b"}`, "an owner twice": `{"user_id":"` + mine + `","user_id":"` + theirs + `"}`,
-		"more after the end": `{"body":"a"}{"body":"b"}`, "a comment": `{"body":"a"/**/}`, "a comma too many": `{"body":"a",}`, "NaN": `{"score":NaN}`, "half an object": `{"body":`,
-		"nothing": ` `, "a string": `"x"`, "a number": `1`, "null": `null`, "a list of numbers": `[1,2]`, "a list of lists": `[[{"body":"x"}]]`, "a byte order mark": "\ufeff{\"body\":\"a\"}",
-		"a deep value": `{"data":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}`, "a deep, open value": strings.Repeat(`{"data":`, 100000), "more names than a table has columns": names(1601), "half a million names": names(500_000),
+		"NUL in text": `{"body":"a\u0000b"}`, "NUL in JSON": `{"data":{"a":"\u0000"}}`,
+		"NUL in a name of JSON": `{"data":{"\u0000":1}}`, "half a surrogate": `{"body":"\ud800"}`,
+		"bytes that are not UTF-8": "{\"body\":\"\xff\xfe\"}", "a name that is not UTF-8": "{\"\xff\":1}",
+		"a raw control character": "{\"body\":\"a\x01b\"}",
+		"a name twice":            `{"body":"a","body":"b"}`, "a name twice, escaped": `{"body":"a","bod\u0079":"b"}`,
+		"an owner twice":     `{"user_id":"` + mine + `","user_id":"` + theirs + `"}`,
+		"more after the end": `{"body":"a"}{"body":"b"}`, "a comment": `{"body":"a"/**/}`,
+		"a comma too many": `{"body":"a",}`, "NaN": `{"score":NaN}`, "half an object": `{"body":`,
+		"nothing": ` `, "a string": `"x"`, "a number": `1`, "null": `null`, "a list of numbers": `[1,2]`,
+		"a list of lists": `[[{"body":"x"}]]`, "a byte order mark": "\ufeff{\"body\":\"a\"}",
+		"a deep value":                        `{"data":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}`,
+		"a deep, open value":                  strings.Repeat(`{"data":`, 100000),
+		"more names than a table has columns": names(1601), "half a million names": names(500_000),
 		"a long number": `{"n":` + strings.Repeat("9", 100000) + `}`,
 	} {
 		refused(400, what, "POST", "notes", body, "")
@@ -1259,8 +1348,10 @@ func TestRowPolicies(t *testing.T) {
 	unchanged("other bodies")
 
 	// Policies by role and by claim.
-	w.rows(201, p, p.secret, "POST", "board", []map[string]any{{"id": 1, "audience": "anon", "body": "for anybody"}, {"id": 2, "audience": "authenticated", "body": "for people"},
-		{"id": 3, "audience": "service_role", "body": "for servers"}, {"id": 4, "audience": "bob@acme-0.example", "body": "for bob"}}, nil)
+	w.rows(201, p, p.secret, "POST", "board", []map[string]any{{"id": 1, "audience": "anon", "body": "for anybody"},
+		{"id": 2, "audience": "authenticated", "body": "for people"},
+		{"id": 3, "audience": "service_role", "body": "for servers"},
+		{"id": 4, "audience": "bob@acme-0.example", "body": "for bob"}}, nil)
 	for token, want := range map[string]string{"": "1", ann: "2", bob: "2,4", p.secret: "1,2,3,4"} {
 		var got []struct{ ID int }
 		w.rows(200, p, token, "GET", "board?select=id&order=id", nil, &got)
@@ -1272,14 +1363,16 @@ func TestRowPolicies(t *testing.T) {
 			t.Errorf("one reads %v of the board, want %s", ids, want)
 		}
 		if token != p.secret {
-			a := w.send(w.web, "POST", p.url+"/rest/v1/board", `{"id":9,"body":"x"}`, "apikey", p.public, "Authorization", bearerOf(token))
+			a := w.send(w.web, "POST", p.url+"/rest/v1/board", `{"id":9,"body":"x"}`, "apikey", p.public,
+				"Authorization", bearerOf(token))
 			if a.status != 401 && a.status != 403 {
 				t.Errorf("writing to the board: %d %s", a.status, a.body)
 			}
 		}
 	}
 	// A person may claim whatever they like about themselves, and no policy hears of it but in user_metadata.
-	w.auth(200, p, ann, "PUT", "user", map[string]any{"data": map[string]any{"email": "bob@acme-0.example", "role": "service_role", "sub": mine}}, nil)
+	w.auth(200, p, ann, "PUT", "user", map[string]any{"data": map[string]any{"email": "bob@acme-0.example",
+		"role": "service_role", "sub": mine}}, nil)
 	liar := w.signIn(p, "ann@acme-0.example").AccessToken
 	w.rows(200, p, liar, "GET", "board?id=in.(3,4)", nil, &rows)
 	if len(rows) != 0 {
@@ -1293,13 +1386,15 @@ func TestRowPolicies(t *testing.T) {
 	// A table to put in only: what is put in cannot be had back, nor found out.
 	w.rows(201, p, "", "POST", "dropbox", map[string]any{"id": 1, "body": "hidden words"}, nil)
 	for _, prefer := range []string{"return=representation", "return=headers-only"} {
-		a := w.send(w.web, "POST", p.url+"/rest/v1/dropbox", `{"id":2,"body":"x"}`, "apikey", p.public, "Prefer", prefer)
+		a := w.send(w.web, "POST", p.url+"/rest/v1/dropbox", `{"id":2,"body":"x"}`, "apikey", p.public, "Prefer",
+			prefer)
 		if a.status != 401 {
 			t.Errorf("putting in with %s: %d %s %v", prefer, a.status, a.body, a.header)
 		}
 	}
 	for method, body := range map[string]any{"GET": nil, "PATCH": `{"body":"y"}`, "DELETE": nil} {
-		a := w.send(w.web, method, p.url+"/rest/v1/dropbox?id=eq.1", body, "apikey", p.public, "Prefer", "return=representation,count=exact")
+		a := w.send(w.web, method, p.url+"/rest/v1/dropbox?id=eq.1", body, "apikey", p.public, "Prefer",
+			"return=representation,count=exact")
 		if string(a.body) != "[]" || !strings.HasSuffix(a.header.Get("Content-Range"), "*/0") {
 			t.Errorf("%s of what was put in: %d %s %v", method, a.status, a.body, a.header)
 		}
@@ -1307,7 +1402,8 @@ func TestRowPolicies(t *testing.T) {
 	// Without policies only a secret key gets in.
 	for _, token := range []string{"", ann} {
 		for method, body := range map[string]any{"GET": nil, "HEAD": nil, "POST": `{"id":5}`, "PATCH": `{"body":"x"}`, "DELETE": nil} {
-			a := w.send(w.web, method, p.url+"/rest/v1/closed?id=eq.1", body, "apikey", p.public, "Authorization", bearerOf(token))
+			a := w.send(w.web, method, p.url+"/rest/v1/closed?id=eq.1", body, "apikey", p.public, "Authorization",
+				bearerOf(token))
 			if want := map[bool]int{true: 401, false: 403}[token == ""]; a.status != want || strings.Contains(string(a.body), "words") {
 				t.Errorf("%s of a table without policies: %d %s", method, a.status, a.body)
 			}
@@ -1345,14 +1441,16 @@ func TestAuditOfEachAct(t *testing.T) {
 	}
 	surface := func(method, path, token string, body any, headers ...string) func() answer {
 		return func() answer {
-			return w.send(w.web, method, p.url+path, body, append([]string{"apikey", p.public, "Authorization", bearerOf(token)}, headers...)...)
+			return w.send(w.web, method, p.url+path, body,
+				append([]string{"apikey", p.public, "Authorization", bearerOf(token)}, headers...)...)
 		}
 	}
 	var tokens struct {
 		Keys []struct{ ID, Name string }
 	}
 	w.manage(200, "GET", "/operator/tokens", nil, &tokens)
-	test := tokens.Keys[slices.IndexFunc(tokens.Keys, func(k struct{ ID, Name string }) bool { return k.Name == "test" })].ID
+	test := tokens.Keys[slices.IndexFunc(tokens.Keys,
+		func(k struct{ ID, Name string }) bool { return k.Name == "test" })].ID
 	ok := func(tenant, action, object string) expectation {
 		return expectation{tenant, action, object, "operator", test, "ok"}
 	}
@@ -1367,40 +1465,76 @@ func TestAuditOfEachAct(t *testing.T) {
 		status int
 		want   []expectation
 	}{
-		{operator("POST", "/tenants", map[string]string{"name": "another"}), 201, []expectation{ok(system, "tenant.create", "another")}},
+		{operator("POST", "/tenants", map[string]string{"name": "another"}), 201,
+			[]expectation{ok(system, "tenant.create", "another")}},
 		{operator("POST", "/tenants", map[string]string{"name": "another"}), 409, nil},
-		{operator("DELETE", "/tenants/another?confirm=another", nil), 204, []expectation{ok(system, "tenant.delete", "another")}},
+		{operator("DELETE", "/tenants/another?confirm=another", nil), 204,
+			[]expectation{ok(system, "tenant.delete", "another")}},
 		{operator("POST", "/tenants/acme/projects", map[string]any{"name": "third"}), 201,
-			[]expectation{ok(acme, "project.create", "third"), {system, "directory.add", "", "job", "directory", "ok"}}},
-		{operator("PUT", "/projects/"+p.ref+"/settings", map[string]bool{"sign_up": true, "auto_confirm": true}), 200, []expectation{ok(acme, "project.configure", p.id)}},
-		{operator("POST", "/projects/"+p.ref+"/apikeys", map[string]string{"kind": "secret", "name": "one more"}), 201, []expectation{ok(acme, "apikey.create", "one more")}},
-		{operator("POST", "/projects/"+p.ref+"/apikeys/"+key+"/rotate", map[string]int{"overlap": 1000}), 200, []expectation{ok(acme, "apikey.rotate", key)}},
-		{operator("POST", "/projects/"+p.ref+"/sql", map[string]string{"sql": "create table more (id bigint primary key)"}), 200, []expectation{ok(acme, "schema.apply", p.id)}},
-		{operator("POST", "/projects/"+p.ref+"/keys/rotate", map[string]any{}), 204, []expectation{ok(acme, "key.rotate", p.id)}},
-		{operator("POST", "/operator/tokens", map[string]string{"name": "second"}), 201, []expectation{ok(system, "apikey.create", "second")}},
-		{surface("POST", "/auth/v1/signup", "", map[string]string{"email": "new@acme-0.example", "password": password}), 200, []expectation{by("anonymous", key, "account.signup", "", "ok")}},
-		{surface("POST", "/auth/v1/signup", "", map[string]string{"email": "new@acme-0.example", "password": password}), 422, nil},
-		{surface("POST", "/auth/v1/token?grant_type=password", "", map[string]string{"email": "ann@acme-0.example", "password": password}), 200, []expectation{by("anonymous", key, "session.create", person, "ok")}},
-		{surface("POST", "/auth/v1/token?grant_type=password", "", map[string]string{"email": "ann@acme-0.example", "password": "wrong words"}), 400, []expectation{by("anonymous", key, "session.create", person, "denied")}},
-		{surface("POST", "/auth/v1/token?grant_type=password", "", map[string]string{"email": "who@acme-0.example", "password": "wrong words"}), 400, []expectation{by("anonymous", key, "session.create", "", "denied")}},
-		{surface("POST", "/auth/v1/token?grant_type=refresh_token", "", map[string]string{"refresh_token": p.another.RefreshToken}), 200, []expectation{by("anonymous", key, "session.refresh", "", "ok")}},
-		{surface("PUT", "/auth/v1/user", ann.AccessToken, map[string]any{"data": map[string]int{"a": 1}}), 200, []expectation{by("account", person, "account.update", person, "ok")}},
-		{surface("PUT", "/auth/v1/user", ann.AccessToken, map[string]string{"password": "new words of mine", "current_password": "wrong words"}), 400, []expectation{by("account", person, "account.update", person, "denied")}},
-		{surface("POST", notes, ann.AccessToken, []map[string]string{{"body": "a"}, {"body": "b"}}), 201, []expectation{by("account", person, "rows.insert", "notes", "ok")}},
-		{surface("PATCH", notes+"?body=eq.a", ann.AccessToken, map[string]string{"body": "c"}), 204, []expectation{by("account", person, "rows.update", "notes", "ok")}},
+			[]expectation{ok(acme, "project.create", "third"),
+				{system, "directory.add", "", "job", "directory", "ok"}}},
+		{operator("PUT", "/projects/"+p.ref+"/settings", map[string]bool{"sign_up": true, "auto_confirm": true}), 200,
+			[]expectation{ok(acme, "project.configure", p.id)}},
+		{operator("POST", "/projects/"+p.ref+"/apikeys", map[string]string{"kind": "secret", "name": "one more"}),
+			201, []expectation{ok(acme, "apikey.create", "one more")}},
+		{operator("POST", "/projects/"+p.ref+"/apikeys/"+key+"/rotate", map[string]int{"overlap": 1000}), 200,
+			[]expectation{ok(acme, "apikey.rotate", key)}},
+		{operator("POST", "/projects/"+p.ref+"/sql",
+			map[string]string{"sql": "create table more (id bigint primary key)"}), 200,
+			[]expectation{ok(acme, "schema.apply", p.id)}},
+		{operator("POST", "/projects/"+p.ref+"/keys/rotate", map[string]any{}), 204,
+			[]expectation{ok(acme, "key.rotate", p.id)}},
+		{operator("POST", "/operator/tokens", map[string]string{"name": "second"}), 201,
+			[]expectation{ok(system, "apikey.create", "second")}},
+		{surface("POST", "/auth/v1/signup", "", map[string]string{"email": "new@acme-0.example",
+			"password": password}), 200, []expectation{by("anonymous", key, "account.signup", "", "ok")}},
+		{surface("POST", "/auth/v1/signup", "", map[string]string{"email": "new@acme-0.example",
+			"password": password}), 422, nil},
+		{surface("POST", "/auth/v1/token?grant_type=password", "",
+			map[string]string{"email": "ann@acme-0.example", "password": password}), 200,
+			[]expectation{by("anonymous", key, "session.create", person, "ok")}},
+		{surface("POST", "/auth/v1/token?grant_type=password", "",
+			map[string]string{"email": "ann@acme-0.example", "password": "wrong words"}), 400,
+			[]expectation{by("anonymous", key, "session.create", person, "denied")}},
+		{surface("POST", "/auth/v1/token?grant_type=password", "",
+			map[string]string{"email": "who@acme-0.example", "password": "wrong words"}), 400,
+			[]expectation{by("anonymous", key, "session.create", "", "denied")}},
+		{surface("POST", "/auth/v1/token?grant_type=refresh_token", "",
+			map[string]string{"refresh_token": p.another.RefreshToken}), 200,
+			[]expectation{by("anonymous", key, "session.refresh", "", "ok")}},
+		{surface("PUT", "/auth/v1/user", ann.AccessToken, map[string]any{"data": map[string]int{"a": 1}}), 200,
+			[]expectation{by("account", person, "account.update", person, "ok")}},
+		{surface("PUT", "/auth/v1/user", ann.AccessToken,
+			map[string]string{"password": "new words of mine", "current_password": "wrong words"}), 400,
+			[]expectation{by("account", person, "account.update", person, "denied")}},
+		{surface("POST", notes, ann.AccessToken, []map[string]string{{"body": "a"}, {"body": "b"}}), 201,
+			[]expectation{by("account", person, "rows.insert", "notes", "ok")}},
+		{surface("PATCH", notes+"?body=eq.a", ann.AccessToken, map[string]string{"body": "c"}), 204,
+			[]expectation{by("account", person, "rows.update", "notes", "ok")}},
 		{surface("PATCH", notes+"?body=eq.none", ann.AccessToken, map[string]string{"body": "c"}), 204, nil},
-		{surface("POST", notes, ann.AccessToken, map[string]string{"user_id": p.another.User.ID}), 403, []expectation{by("account", person, "rows.insert", "notes", "denied")}},
-		{surface("GET", closed, ann.AccessToken, nil), 403, []expectation{by("account", person, "rows.select", "closed", "denied")}},
-		{surface("DELETE", closed, "", nil), 401, []expectation{by("anonymous", key, "rows.delete", "closed", "denied")}},
-		{surface("DELETE", notes, ann.AccessToken, nil, "Prefer", "tx=rollback,return=representation"), 200, []expectation{by("account", person, "rows.delete", "notes", "ok")}},
-		{surface("PATCH", notes, ann.AccessToken, map[string]string{"body": "z"}, "Prefer", "tx=rollback,return=representation"), 200, []expectation{by("account", person, "rows.update", "notes", "ok")}},
-		{surface("DELETE", notes, ann.AccessToken, nil), 204, []expectation{by("account", person, "rows.delete", "notes", "ok")}},
-		{surface("POST", "/auth/v1/logout", ann.AccessToken, map[string]any{}), 204, []expectation{by("account", person, "session.end", "", "ok")}},
+		{surface("POST", notes, ann.AccessToken, map[string]string{"user_id": p.another.User.ID}), 403,
+			[]expectation{by("account", person, "rows.insert", "notes", "denied")}},
+		{surface("GET", closed, ann.AccessToken, nil), 403,
+			[]expectation{by("account", person, "rows.select", "closed", "denied")}},
+		{surface("DELETE", closed, "", nil), 401, []expectation{by("anonymous", key, "rows.delete", "closed",
+			"denied")}},
+		{surface("DELETE", notes, ann.AccessToken, nil, "Prefer", "tx=rollback,return=representation"), 200,
+			[]expectation{by("account", person, "rows.delete", "notes", "ok")}},
+		{surface("PATCH", notes, ann.AccessToken, map[string]string{"body": "z"}, "Prefer",
+			"tx=rollback,return=representation"), 200,
+			[]expectation{by("account", person, "rows.update", "notes", "ok")}},
+		{surface("DELETE", notes, ann.AccessToken, nil), 204,
+			[]expectation{by("account", person, "rows.delete", "notes", "ok")}},
+		{surface("POST", "/auth/v1/logout", ann.AccessToken, map[string]any{}), 204,
+			[]expectation{by("account", person, "session.end", "", "ok")}},
 		{surface("GET", "/auth/v1/user", ann.AccessToken, nil), 403, nil},
 		{surface("GET", notes, "garbage", nil), 401, nil},
-		{operator("DELETE", "/projects/"+p.ref+"/apikeys/"+key, nil), 204, []expectation{ok(acme, "apikey.revoke", key)}},
+		{operator("DELETE", "/projects/"+p.ref+"/apikeys/"+key, nil), 204,
+			[]expectation{ok(acme, "apikey.revoke", key)}},
 		{operator("DELETE", "/projects/"+p.ref+"/apikeys/"+key, nil), 404, nil},
-		{operator("DELETE", "/projects/"+p.ref, nil), 204, []expectation{ok(acme, "project.delete", p.id), {system, "directory.remove", p.ref, "job", "directory", "ok"}}},
+		{operator("DELETE", "/projects/"+p.ref, nil), 204,
+			[]expectation{ok(acme, "project.delete", p.id),
+				{system, "directory.remove", p.ref, "job", "directory", "ok"}}},
 	} {
 		a := c.do()
 		id := a.header.Get("X-Request-Id")
@@ -1424,7 +1558,8 @@ func TestAuditOfEachAct(t *testing.T) {
 					continue
 				}
 				if e.Request != id || !e.Actor.Addr.IsLoopback() {
-					t.Errorf("%s by %s is under the request %q from %s, and the answer says %q", e.Action, actor, e.Request, e.Actor.Addr, id)
+					t.Errorf("%s by %s is under the request %q from %s, and the answer says %q", e.Action, actor,
+						e.Request, e.Actor.Addr, id)
 				}
 				if e.Actor.Kind == "account" && e.Actor.Session.IsZero() {
 					t.Errorf("%s by an account without a session", e.Action)
@@ -1450,7 +1585,8 @@ func TestSealedByToken(t *testing.T) {
 	p := w.acme.projects[0]
 	_, mark := w.events(systemName, 0)
 	began := time.Now()
-	a := w.want(204, w.send(w.web, "POST", "https://"+w.host+"/api/v1/operator/seal", map[string]any{}, "Authorization", "Bearer "+w.operator), "sealing", nil)
+	a := w.want(204, w.send(w.web, "POST", "https://"+w.host+"/api/v1/operator/seal", map[string]any{},
+		"Authorization", "Bearer "+w.operator), "sealing", nil)
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("sealing took %v", took)
 	}
@@ -1516,11 +1652,15 @@ func TestSlowBody(t *testing.T) {
 		{"a session", "POST", "/p/" + p.ref + "/rest/v1/notes", p.public, gone.AccessToken, `{"body":"late words"}`, func() {
 			w.auth(204, p, gone.AccessToken, "POST", "logout?scope=local", map[string]any{}, nil)
 		}},
-		{"a secret key", "PATCH", "/p/" + p.ref + "/rest/v1/closed", keys["writes"].Value, "", `{"body":"late words"}`, revoke("writes")},
-		{"a publishable key that signs up", "POST", "/p/" + p.ref + "/auth/v1/signup", keys["signs up"].Value, "", `{"email":"late@acme-0.example","password":"` + password + `"}`, revoke("signs up")},
-		{"a publishable key that signs in", "POST", "/p/" + p.ref + "/auth/v1/token?grant_type=password", keys["signs in"].Value, "",
+		{"a secret key", "PATCH", "/p/" + p.ref + "/rest/v1/closed", keys["writes"].Value, "",
+			`{"body":"late words"}`, revoke("writes")},
+		{"a publishable key that signs up", "POST", "/p/" + p.ref + "/auth/v1/signup", keys["signs up"].Value, "",
+			`{"email":"late@acme-0.example","password":"` + password + `"}`, revoke("signs up")},
+		{"a publishable key that signs in", "POST", "/p/" + p.ref + "/auth/v1/token?grant_type=password",
+			keys["signs in"].Value, "",
 			`{"email":"ann@acme-0.example","password":"` + password + `"}`, revoke("signs in")},
-		{"a publishable key that refreshes", "POST", "/p/" + p.ref + "/auth/v1/token?grant_type=refresh_token", keys["refreshes"].Value, "",
+		{"a publishable key that refreshes", "POST", "/p/" + p.ref + "/auth/v1/token?grant_type=refresh_token",
+			keys["refreshes"].Value, "",
 			`{"refresh_token":"` + p.person.RefreshToken + `"}`, revoke("refreshes")},
 		{"an operator token", "POST", "/api/v1/tenants", "", token.Value, `{"name":"late"}`, func() {
 			w.manage(204, "DELETE", "/operator/tokens/"+token.Key.ID, nil, nil)
@@ -1537,10 +1677,12 @@ func TestSlowBody(t *testing.T) {
 		// The server says 100 Continue when it asks for the body: the credentials are proven by then.
 		req.Header.Set("Expect", "100-continue")
 		asked := make(chan struct{})
-		req = req.WithContext(httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got100Continue: func() { close(asked) }}))
+		req = req.WithContext(httptrace.WithClientTrace(t.Context(),
+			&httptrace.ClientTrace{Got100Continue: func() { close(asked) }}))
 		status := make(chan int)
 		go func() {
-			resp, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: w.pool}, ExpectContinueTimeout: time.Minute, DisableKeepAlives: true}}).Do(req)
+			resp, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: w.pool},
+				ExpectContinueTimeout: time.Minute, DisableKeepAlives: true}}).Do(req)
 			if err != nil {
 				t.Errorf("%s: %v", c.name, err)
 				status <- 0
@@ -1567,8 +1709,10 @@ func TestSlowBody(t *testing.T) {
 		}
 	}
 	w.manage(404, "GET", "/tenants/late/projects", nil, nil)
-	w.auth(400, p, "", "POST", "token?grant_type=password", map[string]string{"email": "late@acme-0.example", "password": password}, nil)
-	w.auth(200, p, "", "POST", "token?grant_type=refresh_token", map[string]string{"refresh_token": p.person.RefreshToken}, nil)
+	w.auth(400, p, "", "POST", "token?grant_type=password",
+		map[string]string{"email": "late@acme-0.example", "password": password}, nil)
+	w.auth(200, p, "", "POST", "token?grant_type=refresh_token",
+		map[string]string{"refresh_token": p.person.RefreshToken}, nil)
 }
 
 // TestAuditSearchApart sends queries that are none, and another tenant's places, to a tenant's search: whoever reads a log
@@ -1579,7 +1723,8 @@ func TestAuditSearchApart(t *testing.T) {
 	search := func(tenant string, q map[string]any) answer {
 		t.Helper()
 		began := time.Now()
-		a := w.send(w.web, "POST", "https://"+w.host+"/api/v1/tenants/"+tenant+"/audit/search", q, "Authorization", "Bearer "+w.operator)
+		a := w.send(w.web, "POST", "https://"+w.host+"/api/v1/tenants/"+tenant+"/audit/search", q, "Authorization",
+			"Bearer "+w.operator)
 		if a.status >= 500 || time.Since(began) > 10*time.Second || a.status >= 400 && tellsTooMuch(a.body) {
 			t.Errorf("searching for %.80v: %d after %v\n%.300s", q, a.status, time.Since(began), a.body)
 		}
@@ -1597,11 +1742,16 @@ func TestAuditSearchApart(t *testing.T) {
 		t.Fatalf("the first page is %+v", page)
 	}
 	for _, q := range []map[string]any{
-		{"after": page.Next}, {"after": page.Next, "oldest_first": true}, {"after": "x"}, {"after": strings.Repeat("A", 5000)}, {"limit": 1 << 40}, {"limit": -1},
-		{"text": "*"}, {"text": "/(a+)+$/"}, {"text": `"`}, {"text": strings.Repeat("(", 10000)}, {"text": strings.Repeat("a* ", 3000)}, {"text": strings.Repeat("-a ", 3000)},
-		{"text": "tenant:" + w.beta.id}, {"text": "project:" + w.beta.projects[0].id[:13]}, {"project": w.beta.projects[0].ref}, {"text": "\x00"}, {"text": "name:/.*/"},
-		{"text": "time:>0001-01-01"}, {"text": `\`}, {"text": "a:b:c:d"}, {"text": "~2"}, {"text": "a^1e400"}, {"text": "+ - + -"}, {"facets": []string{"nope"}}, {"facets": slices.Repeat([]string{"action"}, 5000)},
-		{"action": "*"}, {"action": "**"}, {"from": "9999-12-31T23:59:59Z"}, {"to": "0001-01-01T00:00:00Z"}, {"addr": "not an address"},
+		{"after": page.Next}, {"after": page.Next, "oldest_first": true}, {"after": "x"},
+		{"after": strings.Repeat("A", 5000)}, {"limit": 1 << 40}, {"limit": -1},
+		{"text": "*"}, {"text": "/(a+)+$/"}, {"text": `"`}, {"text": strings.Repeat("(", 10000)},
+		{"text": strings.Repeat("a* ", 3000)}, {"text": strings.Repeat("-a ", 3000)},
+		{"text": "tenant:" + w.beta.id}, {"text": "project:" + w.beta.projects[0].id[:13]},
+		{"project": w.beta.projects[0].ref}, {"text": "\x00"}, {"text": "name:/.*/"},
+		{"text": "time:>0001-01-01"}, {"text": `\`}, {"text": "a:b:c:d"}, {"text": "~2"}, {"text": "a^1e400"},
+		{"text": "+ - + -"}, {"facets": []string{"nope"}}, {"facets": slices.Repeat([]string{"action"}, 5000)},
+		{"action": "*"}, {"action": "**"}, {"from": "9999-12-31T23:59:59Z"}, {"to": "0001-01-01T00:00:00Z"},
+		{"addr": "not an address"},
 	} {
 		search(w.acme.id, q)
 		search(systemName, q)

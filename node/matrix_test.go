@@ -33,7 +33,8 @@ var projectSurfaces = []struct {
 }
 
 // mounted is every pattern that the server itself knows.
-var mounted = []string{"/api", "/p/{ref}/auth/v1", "/p/{ref}/rest/v1", "/healthz", "/readyz", "/metrics", "/.well-known/security.txt", "/"}
+var mounted = []string{"/api", "/p/{ref}/auth/v1", "/p/{ref}/rest/v1", "/healthz", "/readyz", "/metrics",
+	"/.well-known/security.txt", "/"}
 
 // TestSurfaces holds that nothing is answered that the lists above do not have.
 func TestSurfaces(t *testing.T) {
@@ -68,7 +69,8 @@ func TestSurfaces(t *testing.T) {
 				method := m.(*ast.KeyValueExpr)
 				need := method.Value.(*ast.CompositeLit).Elts[0].(*ast.Ident).Name
 				need = map[string]string{"nothing": "nothing", "aKey": "key", "aPerson": "person"}[need]
-				got = append(got, fmt.Sprintf("%s %s %s", unquote(t, path.Key.(*ast.BasicLit)), unquote(t, method.Key.(*ast.BasicLit)), need))
+				got = append(got, fmt.Sprintf("%s %s %s", unquote(t, path.Key.(*ast.BasicLit)),
+					unquote(t, method.Key.(*ast.BasicLit)), need))
 			}
 		}
 	})
@@ -221,12 +223,14 @@ func TestManagementMatrix(t *testing.T) {
 	base := "https://" + m.host
 	for _, rt := range routes {
 		for _, target := range []*place{m.acme.projects[0], m.beta.projects[0]} {
-			path := strings.NewReplacer("{ref}", target.ref, "{tenant}", target.org.id, "{id}", target.pubID).Replace(rt.Path)
+			path := strings.NewReplacer("{ref}", target.ref, "{tenant}", target.org.id, "{id}",
+				target.pubID).Replace(rt.Path)
 			if rt.Method == "DELETE" && strings.HasSuffix(rt.Path, "{tenant}") {
 				path += "?confirm=" + target.org.name
 			}
 			for _, c := range m.nobodys() {
-				a := m.send(m.web, rt.Method, base+path, bodyFor(rt), "apikey", c.key, "Authorization", bearerOf(c.bearer))
+				a := m.send(m.web, rt.Method, base+path, bodyFor(rt), "apikey", c.key, "Authorization",
+					bearerOf(c.bearer))
 				m.check(rt.Method+" "+rt.Path+" with "+c.name, a, 401)
 			}
 			query := base + path + map[bool]string{true: "&", false: "?"}[strings.Contains(path, "?")]
@@ -236,12 +240,16 @@ func TestManagementMatrix(t *testing.T) {
 			}
 		}
 		for _, headers := range [][]string{
-			{"Authorization: bearer " + m.operator}, {"Authorization: Basic " + m.operator}, {"Authorization: " + m.operator},
-			{"Authorization: Bearer " + m.revoked, "Authorization: Bearer " + m.operator}, {"X-Forwarded-For: 127.0.0.1", "X-Real-Ip: 127.0.0.1"},
-			{"Forwarded: for=127.0.0.1;proto=unix", "X-Original-Url: /healthz"}, {"X-Http-Method-Override: GET"}, {"Host: localhost"}, {"Host: console"},
+			{"Authorization: bearer " + m.operator}, {"Authorization: Basic " + m.operator},
+			{"Authorization: " + m.operator},
+			{"Authorization: Bearer " + m.revoked, "Authorization: Bearer " + m.operator},
+			{"X-Forwarded-For: 127.0.0.1", "X-Real-Ip: 127.0.0.1"},
+			{"Forwarded: for=127.0.0.1;proto=unix", "X-Original-Url: /healthz"}, {"X-Http-Method-Override: GET"},
+			{"Host: localhost"}, {"Host: console"},
 			{"Cookie: token=" + m.operator}, {"Proxy-Authorization: Bearer " + m.operator},
 		} {
-			path := strings.NewReplacer("{ref}", m.beta.projects[0].ref, "{tenant}", m.beta.name, "{id}", m.beta.projects[0].pubID).Replace(rt.Path)
+			path := strings.NewReplacer("{ref}", m.beta.projects[0].ref, "{tenant}", m.beta.name, "{id}",
+				m.beta.projects[0].pubID).Replace(rt.Path)
 			m.check(rt.Method+" "+rt.Path+" with "+headers[0][:12], m.raw(rt.Method, path, headers, rawBody(rt)), 401)
 		}
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "get", "PROPFIND"} {
@@ -290,7 +298,8 @@ func TestOperatorMatrix(t *testing.T) {
 	auth := "Authorization: Bearer " + m.operator
 	const nothing = "00000000-0000-7000-8000-000000000000"
 	for _, rt := range m.n.api.Load().Routes() {
-		path := strings.NewReplacer("{ref}", "abcdefghijklmnopqrst", "{tenant}", nothing, "{id}", nothing).Replace(rt.Path)
+		path := strings.NewReplacer("{ref}", "abcdefghijklmnopqrst", "{tenant}", nothing, "{id}",
+			nothing).Replace(rt.Path)
 		body := `{"none_of_its_fields":1}`
 		if rt.Method == "GET" {
 			body = ""
@@ -304,13 +313,16 @@ func TestOperatorMatrix(t *testing.T) {
 				t.Errorf("%s %s with an operator token: %d %s", rt.Method, rt.Path, a.status, a.body)
 			}
 		} else {
-			m.check(rt.Method+" "+rt.Path+" of nothing with an operator token", m.raw(rt.Method, path, []string{auth}, body), want...)
+			m.check(rt.Method+" "+rt.Path+" of nothing with an operator token",
+				m.raw(rt.Method, path, []string{auth}, body), want...)
 		}
-		path = strings.NewReplacer("{ref}", m.acme.projects[0].ref, "{tenant}", m.acme.id, "{id}", m.acme.projects[0].pubID).Replace(rt.Path)
+		path = strings.NewReplacer("{ref}", m.acme.projects[0].ref, "{tenant}", m.acme.id, "{id}",
+			m.acme.projects[0].pubID).Replace(rt.Path)
 		for _, spelled := range spellings(path) {
 			want := []int{400, 404}
 			if !strings.Contains(spelled, "//") {
-				m.check(rt.Method+" "+spelled+" with an operator token", m.raw(rt.Method, spelled, []string{auth}, body), want...)
+				m.check(rt.Method+" "+spelled+" with an operator token",
+					m.raw(rt.Method, spelled, []string{auth}, body), want...)
 			}
 			m.check(rt.Method+" "+spelled, m.raw(rt.Method, spelled, nil, body), 400, 401, 404)
 		}
@@ -321,10 +333,14 @@ func TestOperatorMatrix(t *testing.T) {
 		m.check("revoking another project's key", m.raw("DELETE", path, []string{auth}, ""), 404)
 		m.check("rotating another project's key", m.raw("POST", path+"/rotate", []string{auth}, `{}`), 404)
 	}
-	m.check("deleting a tenant without its name", m.raw("DELETE", "/api/v1/tenants/"+m.acme.id, []string{auth}, ""), 400)
-	m.check("deleting a tenant by another's name", m.raw("DELETE", "/api/v1/tenants/"+m.acme.id+"?confirm=system", []string{auth}, ""), 400)
-	m.check("deleting the system tenant", m.raw("DELETE", "/api/v1/tenants/system?confirm=system", []string{auth}, ""), 404)
-	m.check("a project in the system tenant", m.raw("POST", "/api/v1/tenants/system/projects", []string{auth}, `{"name":"mine"}`), 400)
+	m.check("deleting a tenant without its name", m.raw("DELETE", "/api/v1/tenants/"+m.acme.id, []string{auth}, ""),
+		400)
+	m.check("deleting a tenant by another's name", m.raw("DELETE", "/api/v1/tenants/"+m.acme.id+"?confirm=system",
+		[]string{auth}, ""), 400)
+	m.check("deleting the system tenant", m.raw("DELETE", "/api/v1/tenants/system?confirm=system", []string{auth},
+		""), 404)
+	m.check("a project in the system tenant", m.raw("POST", "/api/v1/tenants/system/projects", []string{auth},
+		`{"name":"mine"}`), 400)
 	m.finish(nil)
 }
 
@@ -335,9 +351,11 @@ func spellings(path string) []string {
 	return []string{
 		path + "/", path + "/.", path + "/..", path + "//", "//" + path[1:], strings.Replace(path, "/v1/", "//v1//", 1),
 		head + "/./" + last, head + "/x/../" + last, "/healthz/.." + path, "/p/.." + path,
-		head + "/%2e/" + last, head + "/x/%2e%2e/" + last, head + "%2f" + last, head + "%2F" + last, head + `\` + last, head + "%5c" + last,
+		head + "/%2e/" + last, head + "/x/%2e%2e/" + last, head + "%2f" + last, head + "%2F" + last,
+		head + `\` + last, head + "%5c" + last,
 		strings.ToUpper(path), strings.Replace(path, "/api/", "/API/", 1), strings.Replace(path, "/v1/", "/V1/", 1),
-		path + "%00", path + "%0a", path + "%20", path + ";a=b", path + "%3f", path + "%", path + "%zz", path + "%c0%af", path + ".json",
+		path + "%00", path + "%0a", path + "%20", path + ";a=b", path + "%3f", path + "%", path + "%zz",
+		path + "%c0%af", path + ".json",
 		head + "/" + fmt.Sprintf("%%%02x", last[0]) + last[1:] + "x",
 	}
 }
@@ -359,7 +377,8 @@ func TestProjectMatrix(t *testing.T) {
 		{credential{"a person's token as the key", own.person.AccessToken, ""}, false},
 		{credential{"another tenant's publishable key", m.beta.projects[0].public, ""}, false},
 		{credential{"another tenant's secret key", m.beta.projects[0].secret, m.beta.projects[0].secret}, false},
-		{credential{"another tenant's key and person", m.beta.projects[0].public, m.beta.projects[0].person.AccessToken}, false},
+		{credential{"another tenant's key and person", m.beta.projects[0].public,
+			m.beta.projects[0].person.AccessToken}, false},
 		{credential{"another tenant's key and our person", m.beta.projects[0].public, own.person.AccessToken}, false},
 		{credential{"another project's publishable key", sibling.public, ""}, false},
 		{credential{"another project's secret key", "", sibling.secret}, false},
@@ -373,7 +392,8 @@ func TestProjectMatrix(t *testing.T) {
 		{credential{"the key and a garbage token", own.public, "garbage"}, true},
 		{credential{"the key and another tenant's person", own.public, m.beta.projects[0].person.AccessToken}, true},
 		{credential{"the key and another project's person", own.public, sibling.person.AccessToken}, true},
-		{credential{"the secret key and another tenant's person", own.secret, m.beta.projects[0].person.AccessToken}, true},
+		{credential{"the secret key and another tenant's person", own.secret, m.beta.projects[0].person.AccessToken},
+			true},
 	}
 	for _, s := range projectSurfaces {
 		for _, method := range s.methods {
@@ -397,16 +417,20 @@ func TestProjectMatrix(t *testing.T) {
 				case s.need == "person" && c.passes:
 					want = 403 // as the auth clients expect for a token that is not good
 				}
-				m.check(what, m.send(m.web, method, url, body, "apikey", c.key, "Authorization", bearerOf(c.bearer)), want)
+				m.check(what, m.send(m.web, method, url, body, "apikey", c.key, "Authorization", bearerOf(c.bearer)),
+					want)
 			}
 			// What belongs to nobody leads nowhere, whatever is presented.
 			for _, ref := range []string{"abcdefghijklmnopqrst", strings.ToUpper(own.ref), own.ref + "x", own.ref[:19], own.id, own.org.id, "demo"} {
-				a := m.raw(method, "/p/"+ref+"/"+s.surface+"/"+s.path, []string{"apikey: " + own.public, "Authorization: Bearer " + own.person.AccessToken}, "")
+				a := m.raw(method, "/p/"+ref+"/"+s.surface+"/"+s.path,
+					[]string{"apikey: " + own.public, "Authorization: Bearer " + own.person.AccessToken}, "")
 				m.check(method+" "+s.surface+"/"+s.path+" of the project "+ref, a, 404)
 			}
 			path := "/p/" + own.ref + "/" + s.surface + "/" + s.path
 			for _, spelled := range spellings(path) {
-				m.check(method+" "+spelled+" without a credential", m.raw(method, strings.Replace(spelled, "/API/", "/P/", 1), nil, ""), 400, 401, 404, 405, map[string]int{"nothing": 200}[s.need])
+				m.check(method+" "+spelled+" without a credential",
+					m.raw(method, strings.Replace(spelled, "/API/", "/P/", 1), nil, ""), 400, 401, 404, 405,
+					map[string]int{"nothing": 200}[s.need])
 			}
 		}
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "get"} {
@@ -419,11 +443,17 @@ func TestProjectMatrix(t *testing.T) {
 	}
 	// What the protocol has and this server does not offer.
 	for _, path := range []string{
-		"", "auth", "auth/v1", "auth/v1/", "auth/v1/admin/users", "auth/v1/admin/users/" + own.person.User.ID, "auth/v1/admin/generate_link", "auth/v1/invite", "auth/v1/otp", "auth/v1/verify",
-		"auth/v1/recover", "auth/v1/magiclink", "auth/v1/resend", "auth/v1/reauthenticate", "auth/v1/authorize", "auth/v1/callback", "auth/v1/factors", "auth/v1/sso", "auth/v1/sso/saml/acs",
-		"auth/v1/user/identities", "auth/v1/users", "auth/v1/sessions", "auth/v1/audit", "auth/v1/.well-known/openid-configuration", "auth/v1/oauth/token", "auth/v1/Signup", "auth/v1/user/" + own.person.User.ID,
-		"rest", "rest/v1", "rest/v1/", "rest/v1/rpc/f", "rest/v1/auth.users", "rest/v1/pg_catalog.pg_class", "rest/v1/account", "rest/v1/session", "rest/v1/apikey", "rest/v1/schema", "rest/v1/notes/1",
-		"rest/v1/notes%23ix", "rest/v1/Notes", "rest/v1/public.notes", "storage/v1/bucket", "functions/v1/f", "realtime/v1/websocket", "ingest/v1/events", "hooks/x", "graphql/v1", "pg/tables", "admin",
+		"", "auth", "auth/v1", "auth/v1/", "auth/v1/admin/users", "auth/v1/admin/users/" + own.person.User.ID,
+		"auth/v1/admin/generate_link", "auth/v1/invite", "auth/v1/otp", "auth/v1/verify",
+		"auth/v1/recover", "auth/v1/magiclink", "auth/v1/resend", "auth/v1/reauthenticate", "auth/v1/authorize",
+		"auth/v1/callback", "auth/v1/factors", "auth/v1/sso", "auth/v1/sso/saml/acs",
+		"auth/v1/user/identities", "auth/v1/users", "auth/v1/sessions", "auth/v1/audit",
+		"auth/v1/.well-known/openid-configuration", "auth/v1/oauth/token", "auth/v1/Signup",
+		"auth/v1/user/" + own.person.User.ID,
+		"rest", "rest/v1", "rest/v1/", "rest/v1/rpc/f", "rest/v1/auth.users", "rest/v1/pg_catalog.pg_class",
+		"rest/v1/account", "rest/v1/session", "rest/v1/apikey", "rest/v1/schema", "rest/v1/notes/1",
+		"rest/v1/notes%23ix", "rest/v1/Notes", "rest/v1/public.notes", "storage/v1/bucket", "functions/v1/f",
+		"realtime/v1/websocket", "ingest/v1/events", "hooks/x", "graphql/v1", "pg/tables", "admin",
 	} {
 		for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE"} {
 			for _, key := range []string{"", own.public, own.secret} {
@@ -440,12 +470,15 @@ func TestProjectMatrix(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"/", "/admin", "/debug/pprof/", "/api", "/api/", "/api/v1", "/api/v1/", "/api/v2/tenants", "/api/v1/operator/profile/heap", "/api/v1/operator/profile/cpu?seconds=1", "/metrics",
-		"/p", "/p/", "/.env", "/.git/config", "/favicon.ico", "/bulwark-data/ca.pem", "/.well-known/security.txt", "/rest/v1/notes", "/auth/v1/settings"} {
+		"/p", "/p/", "/.env", "/.git/config", "/favicon.ico", "/bulwark-data/ca.pem", "/.well-known/security.txt",
+		"/rest/v1/notes", "/auth/v1/settings"} {
 		for _, key := range []string{"", own.secret} {
-			m.check("GET "+path, m.send(m.web, "GET", "https://"+m.host+path, nil, "apikey", key, "Authorization", bearerOf(key)), 401, 404)
+			m.check("GET "+path, m.send(m.web, "GET", "https://"+m.host+path, nil, "apikey", key, "Authorization",
+				bearerOf(key)), 401, 404)
 		}
 	}
-	m.check("profiles are for the console", m.send(m.web, "GET", "https://"+m.host+"/api/v1/operator/profile/heap", nil, "Authorization", bearerOf(m.operator)), 404)
+	m.check("profiles are for the console", m.send(m.web, "GET", "https://"+m.host+"/api/v1/operator/profile/heap",
+		nil, "Authorization", bearerOf(m.operator)), 404)
 	m.check("the description", m.send(m.web, "GET", "https://"+m.host+"/api/v1/openapi.json", nil), 200)
 	m.check("health", m.send(m.web, "GET", "https://"+m.host+"/healthz", nil), 200)
 	m.check("readiness", m.send(m.web, "GET", "https://"+m.host+"/readyz", nil), 200)
@@ -462,13 +495,16 @@ func TestNothingAtTheConsole(t *testing.T) {
 			if s.need == "nothing" {
 				continue
 			}
-			m.check("the console's "+method+" "+s.path, m.send(m.console, method, "http://console/p/"+p.ref+"/"+s.surface+"/"+s.path, nil), 401)
+			m.check("the console's "+method+" "+s.path,
+				m.send(m.console, method, "http://console/p/"+p.ref+"/"+s.surface+"/"+s.path, nil), 401)
 		}
 	}
 	for _, origin := range []string{"https://evil.example", "null", "https://" + m.host + ".evil.example"} {
-		a := m.send(m.console, "POST", "http://console/api/v1/tenants", map[string]string{"name": "forged"}, "Origin", origin)
+		a := m.send(m.console, "POST", "http://console/api/v1/tenants", map[string]string{"name": "forged"}, "Origin",
+			origin)
 		m.check("a page of "+origin, a, http.StatusForbidden)
-		a = m.send(m.web, "POST", "https://"+m.host+"/api/v1/tenants", map[string]string{"name": "forged"}, "Origin", origin, "Authorization", bearerOf(m.operator))
+		a = m.send(m.web, "POST", "https://"+m.host+"/api/v1/tenants", map[string]string{"name": "forged"}, "Origin",
+			origin, "Authorization", bearerOf(m.operator))
 		m.check("a page of "+origin+" with a token", a, http.StatusForbidden)
 	}
 	m.finish(nil)
