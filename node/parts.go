@@ -121,7 +121,7 @@ func (n *Node) startServing(ctx context.Context) error {
 		return fmt.Errorf("making the cluster's first record: %w", err)
 	}
 	certificates, err := cert.Open(ctx, cert.Config{
-		Store: n.store, Names: n.certificateNames(), Logger: n.logger, Clock: n.opts.Now,
+		Store: n.store, Node: n.id, Names: n.certificateNames(), Logger: n.logger, Clock: n.opts.Now,
 	})
 	if err != nil {
 		return fmt.Errorf("getting the certificate: %w", err)

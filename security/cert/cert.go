@@ -11,6 +11,7 @@ package cert
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -35,7 +36,8 @@ import (
 // Config is what a Manager needs. Store must be there.
 type Config struct {
 	Store  storage.Store
-	Names  []string // host names and addresses that the certificate is for; see HostNames
+	Node   storage.ID // whose certificate it is: what an earlier run of this node locked is free
+	Names  []string   // host names and addresses that the certificate is for; see HostNames
 	Logger *slog.Logger
 	Clock  func() time.Time // nil: time.Now
 
@@ -76,10 +78,14 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the certificate authority: %w", err)
 	}
+	run, err := storage.NewID(cfg.Clock(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
 	m := &Manager{root: a.pem(), subject: subjectOf(names, a.Cert)}
 	life, cancel := context.WithCancel(context.Background())
 	m.cancel = cancel
-	m.files = newFileStore(life, cfg.Store, by)
+	m.files = newFileStore(life, cfg.Store, by, owner{cfg.Node, run})
 	logger := newLogger(cfg.Logger)
 	m.cache = certmagic.NewCache(certmagic.CacheOptions{
 		GetConfigForCert:   func(certmagic.Certificate) (*certmagic.Config, error) { return m.magic, nil },

@@ -357,9 +357,36 @@ func twoNodes(t *testing.T) (a, b *fileStore, clock *fake) {
 	}
 	t.Cleanup(db.Close)
 	by := storage.JobActor(storage.System, storage.ID{}, "certificates")
-	a, b = newFileStore(t.Context(), db, by), newFileStore(t.Context(), db, by)
+	a = newFileStore(t.Context(), db, by, owner{storage.ID{1}, storage.ID{11}})
+	b = newFileStore(t.Context(), db, by, owner{storage.ID{2}, storage.ID{12}})
 	a.poll, b.poll = time.Millisecond, time.Millisecond
 	return a, b, clock
+}
+
+// TestLockOfAnEarlierRun holds that a node need not wait for what it locked before it was killed, and that others do.
+func TestLockOfAnEarlierRun(t *testing.T) {
+	t.Parallel()
+	a, b, _ := twoNodes(t)
+	ctx := t.Context()
+	take := func(who string, s *fileStore, want bool) {
+		t.Helper()
+		if ok, err := s.TryLock(ctx, "issue"); ok != want || err != nil {
+			t.Errorf("%s: taken %v, %v; want %v", who, ok, err, want)
+		}
+	}
+	take("a node", a, true)
+	take("the same run again", a, false)
+	take("another node", b, false)
+	restarted := newFileStore(ctx, a.store, a.by, owner{a.owner.Node, storage.ID{13}})
+	take("the node's next run", restarted, true)
+	take("another node, after the next run", b, false)
+	if err := a.Store(ctx, "x", []byte("late")); err == nil {
+		t.Error("the earlier run still writes under a lock that was taken over")
+	}
+	if err := restarted.Unlock(ctx, "issue"); err != nil {
+		t.Error(err)
+	}
+	take("another node, after the release", b, true)
 }
 
 func TestFiles(t *testing.T) {

@@ -30,6 +30,21 @@ type lock struct {
 	Name  string    `cbor:"n"`
 	Token uint64    `cbor:"t"` // of the latest holder
 	Until time.Time `cbor:"u"` // when the lease ends; zero when it was released
+	By    owner     `cbor:"b,omitzero"`
+}
+
+// An owner is one run of one node. A node runs once at a time, so what an earlier run of it held is nobody's.
+type owner struct {
+	Node storage.ID `cbor:"n"`
+	Run  storage.ID `cbor:"r"`
+}
+
+// held reports whether somebody else than o may still be working under the lock.
+func (l *lock) held(now time.Time, o owner) bool {
+	if !now.Before(l.Until) {
+		return false
+	}
+	return l.By.Node != o.Node || l.By.Run == o.Run || o.Node.IsZero()
 }
 
 var (
@@ -38,7 +53,7 @@ var (
 )
 
 // lease is how long a lock holds unless it is renewed. Nothing done under a lock leaves the machine, so it takes moments;
-// after a crash the others wait this long.
+// after a crash the other nodes wait this long, and the node itself not at all.
 const lease = time.Minute
 
 // maxFile bounds one file, in bytes.
@@ -54,6 +69,7 @@ var errClosed = errors.New("the certificate store is closed")
 type fileStore struct {
 	store  storage.Store
 	by     storage.Actor
+	owner  owner
 	ctx    context.Context // ends when the Manager closes
 	poll   time.Duration   // between looks at a lock that another holds
 	active sync.WaitGroup
@@ -69,8 +85,8 @@ var (
 	_ certmagic.LockLeaseRenewer = (*fileStore)(nil)
 )
 
-func newFileStore(ctx context.Context, store storage.Store, by storage.Actor) *fileStore {
-	return &fileStore{store: store, by: by, ctx: ctx, poll: 200 * time.Millisecond, held: map[string]uint64{}}
+func newFileStore(ctx context.Context, store storage.Store, by storage.Actor, o owner) *fileStore {
+	return &fileStore{store: store, by: by, owner: o, ctx: ctx, poll: 200 * time.Millisecond, held: map[string]uint64{}}
 }
 
 // begin joins ctx with the store's life, and counts the operation until end.
@@ -317,7 +333,7 @@ func (s *fileStore) TryLock(ctx context.Context, name string) (bool, error) {
 	// Looking costs no entry in the log, so look first.
 	err := s.view(ctx, name, func(r storage.Reader) error {
 		_, l, err := locks.ByUnique(r, "name", []byte(name))
-		if err == nil && r.Now().Before(l.Until) {
+		if err == nil && l.held(r.Now(), s.owner) {
 			return errHeld
 		}
 		if storage.IsNotFound(err) {
@@ -333,10 +349,11 @@ func (s *fileStore) TryLock(ctx context.Context, name string) (bool, error) {
 				id, l = tx.NewID(), lock{Name: name}
 			case err != nil:
 				return err
-			case tx.Now().Before(l.Until):
+			case l.held(tx.Now(), s.owner):
 				return errHeld
 			}
 			l.Token++
+			l.By = s.owner
 			l.Until = tx.Now().Add(lease)
 			token = l.Token
 			return locks.Put(tx, id, l)
