@@ -3,7 +3,10 @@ package node
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"io"
+	"strconv"
+	"time"
 
 	"bulwark/security/apikey"
 	"bulwark/security/tenant"
@@ -22,7 +25,7 @@ type Demo struct {
 // demoRecord remembers the demo's keys, so that each start can print them. API keys are otherwise shown once and kept as
 // hashes; these guard a demo, and are sealed like every record.
 type demoRecord struct {
-	Ref         string `cbor:"r"`
+	Ref         string `cbor:"r"` // "": begun, and not finished
 	Publishable string `cbor:"p"`
 	Secret      string `cbor:"s"`
 }
@@ -50,17 +53,13 @@ create policy "owners delete" on notes for delete to authenticated using ((selec
 // Demo returns the demo project, and makes it on a cluster that has no tenant yet. On one that has tenants and no demo it
 // returns nil: a demo with open sign-up is nothing to add to somebody's data.
 func (n *Node) Demo(ctx context.Context) (*Demo, error) {
-	by := storage.OperatorActor(storage.System, storage.ID{}, storage.ID{}, demoName, storage.Origin{})
-	demos := storage.NewTable[demoRecord](demoName, storage.TenantScope)
-	var rec demoRecord
-	err := n.store.View(ctx, by, storage.Intent{Action: "operator.demo"}, func(r storage.Reader) (err error) {
-		rec, err = demos.Get(r, demoID)
-		return err
-	})
+	m := demoMaker{n.parts, n.store, n.opts.Random, storage.NewTable[demoRecord](demoName, storage.TenantScope)}
+	rec, err := m.find(ctx)
+	if err == nil && rec.Ref == "" {
+		rec, err = m.make(ctx)
+	}
 	if storage.IsNotFound(err) {
-		if rec, err = n.makeDemo(ctx, by, demos); err != nil || rec.Ref == "" {
-			return nil, err
-		}
+		return nil, nil
 	}
 	if err != nil {
 		return nil, err
@@ -68,43 +67,114 @@ func (n *Node) Demo(ctx context.Context) (*Demo, error) {
 	return &Demo{URL: n.ProjectURL(rec.Ref), PublishableKey: rec.Publishable, SecretKey: rec.Secret, CA: string(*n.ca.Load())}, nil
 }
 
-func (n *Node) makeDemo(ctx context.Context, by storage.Actor, demos *storage.Table[demoRecord]) (rec demoRecord, err error) {
-	p := n.parts
-	tenants, err := p.directory.Tenants(ctx, by)
-	if err != nil || len(tenants) > 0 {
+// A demoMaker makes the demo. It takes several entries: a record without a ref says that the demo was begun, so that
+// after a crash it is finished, and a tenant that somebody made by the same name is left alone.
+type demoMaker struct {
+	*parts
+	store  storage.Store
+	random io.Reader
+	demos  *storage.Table[demoRecord]
+}
+
+func demoOperator(tenant, project storage.ID) storage.Actor {
+	return storage.OperatorActor(tenant, project, storage.ID{}, demoName, storage.Origin{})
+}
+
+// find returns the demo's record, and begins one on a cluster without tenants. Else it is NotFound.
+func (m *demoMaker) find(ctx context.Context) (rec demoRecord, err error) {
+	by := demoOperator(storage.System, storage.ID{})
+	err = m.store.View(ctx, by, storage.Intent{Action: "operator.demo"}, func(r storage.Reader) (err error) {
+		rec, err = m.demos.Get(r, demoID)
+		return err
+	})
+	if !storage.IsNotFound(err) {
 		return rec, err
 	}
-	t, err := p.directory.CreateTenant(ctx, by, demoName)
+	tenants, terr := m.directory.Tenants(ctx, by)
+	if terr != nil || len(tenants) > 0 {
+		return rec, errors.Join(terr, err)
+	}
+	return rec, m.keep(ctx, rec)
+}
+
+func (m *demoMaker) keep(ctx context.Context, rec demoRecord) error {
+	by := demoOperator(storage.System, storage.ID{})
+	return m.store.Update(ctx, by, storage.Intent{Action: "operator.demo", Object: rec.Ref}, func(tx storage.Tx) error {
+		return m.demos.Put(tx, demoID, rec)
+	})
+}
+
+// make makes what there is not yet.
+func (m *demoMaker) make(ctx context.Context) (rec demoRecord, err error) {
+	project, in, err := m.project(ctx)
 	if err != nil {
 		return rec, err
 	}
-	in := storage.OperatorActor(t.ID, storage.ID{}, storage.ID{}, demoName, storage.Origin{})
-	project, err := p.directory.CreateProject(ctx, in, demoName, tenant.Settings{SignUp: true, AutoConfirm: true})
-	if err != nil {
-		return rec, err
-	}
-	in = storage.OperatorActor(t.ID, project.ID, storage.ID{}, demoName, storage.Origin{})
 	rec.Ref = project.Ref
-	_, rec.Publishable, err = p.keys.Create(ctx, in, apikey.Publishable, demoName)
+	if err := m.schema(ctx, in); err != nil {
+		return rec, err
+	}
+	// Keys of a begun demo were never shown, and cannot be any more.
+	old, err := m.keys.List(ctx, in)
+	for _, k := range old {
+		if k.Revoked == nil && err == nil {
+			err = m.keys.Revoke(ctx, in, k.ID)
+		}
+	}
+	if err == nil {
+		_, rec.Publishable, err = m.keys.Create(ctx, in, apikey.Publishable, demoName)
+	}
+	if err == nil {
+		_, rec.Secret, err = m.keys.Create(ctx, in, apikey.Secret, demoName)
+	}
+	if err == nil {
+		err = m.keep(ctx, rec)
+	}
+	return rec, err
+}
+
+// project returns the demo's project, and an operator in it.
+func (m *demoMaker) project(ctx context.Context) (tenant.Project, storage.Actor, error) {
+	system := demoOperator(storage.System, storage.ID{})
+	of, err := m.directory.Tenant(ctx, demoName)
+	if storage.IsNotFound(err) {
+		var t tenant.Tenant
+		t, err = m.directory.CreateTenant(ctx, system, demoName)
+		of = t.ID
+	}
 	if err != nil {
-		return rec, err
+		return tenant.Project{}, system, err
 	}
-	if _, rec.Secret, err = p.keys.Create(ctx, in, apikey.Secret, demoName); err != nil {
-		return rec, err
+	in, open := demoOperator(of, storage.ID{}), tenant.Settings{SignUp: true, AutoConfirm: true}
+	projects, err := m.directory.Projects(ctx, in)
+	if err == nil && len(projects) == 0 {
+		var p tenant.Project
+		p, err = m.directory.CreateProject(ctx, in, demoName, open)
+		if err != nil && storage.FaultOf(err) == storage.Exists {
+			// A crash left the name taken by a project without a ref, until that is swept.
+			p, err = m.directory.CreateProject(ctx, in, demoName+"-"+strconv.FormatInt(time.Now().Unix(), 36), open)
+		}
+		projects = append(projects, p)
 	}
-	schema, err := demoSchema(n.opts.Random)
 	if err != nil {
-		return rec, err
+		return tenant.Project{}, system, err
 	}
-	err = n.store.Update(ctx, in, storage.Intent{Action: "schema.apply", Object: project.ID.String()}, func(tx storage.Tx) error {
+	return projects[0], demoOperator(of, projects[0].ID), nil
+}
+
+// schema makes the demo's table.
+func (m *demoMaker) schema(ctx context.Context, in storage.Actor) error {
+	schema, err := demoSchema(m.random)
+	if err != nil {
+		return err
+	}
+	return m.store.Update(ctx, in, storage.Intent{Action: "schema.apply", Object: in.Project().String()}, func(tx storage.Tx) error {
+		have, err := table.ReadSchema(tx)
+		if err != nil || len(have.Tables) > 0 {
+			return err
+		}
 		tx.Note("changes", []string{"create table public.notes"})
 		return table.SaveSchema(tx, schema)
-	})
-	if err != nil {
-		return rec, err
-	}
-	return rec, n.store.Update(ctx, by, storage.Intent{Action: "operator.demo", Object: project.Ref}, func(tx storage.Tx) error {
-		return demos.Put(tx, demoID, rec)
 	})
 }
 
