@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -180,6 +181,9 @@ func (n *Node) openFiles(nodes net.Listener) (root []byte, err error) {
 	if err != nil {
 		return root, errors.Join(err, n.state.Close())
 	}
+	if err := keys.Tidy(n.cfg.Data); err != nil {
+		n.logger.Warn("removing what making the cluster left", "error", err)
+	}
 	recorder, err := audit.New(n.opts.Random)
 	if err != nil {
 		return root, err
@@ -204,7 +208,7 @@ func (n *Node) openHeader() (fresh bool, err error) {
 	if err != nil && !made {
 		return false, fmt.Errorf("reading the data folder: %w", err)
 	}
-	if len(names) > 0 {
+	if slices.ContainsFunc(names, func(e fs.DirEntry) bool { return !keys.Leftover(e.Name()) }) {
 		return false, fmt.Errorf("the folder %s is not empty and holds no cluster: name the right one with --data, or an empty one to make a cluster", n.cfg.Data)
 	}
 	if n.cfg.Seal != string(keys.File) {

@@ -4,9 +4,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -142,9 +142,9 @@ func (a *app) newSeal(o initOptions, reply *initReply) (keys.Seal, error) {
 	return nil, usage("--seal %q is not one of file, passphrase, shamir", clean(o.seal))
 }
 
-// emptyFolder makes the data folder, or sees that it is empty.
+// emptyFolder makes the data folder, or sees that it holds nothing but what an attempt left that was cut off.
 func emptyFolder(data string) (made bool, err error) {
-	f, err := os.Open(data)
+	entries, err := os.ReadDir(data)
 	if errors.Is(err, os.ErrNotExist) {
 		if err := os.MkdirAll(data, 0o700); err != nil {
 			return false, fmt.Errorf("making the data folder: %w", err)
@@ -152,16 +152,13 @@ func emptyFolder(data string) (made bool, err error) {
 		return true, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("opening the data folder: %w", err)
-	}
-	defer f.Close()
-	switch _, err := f.Readdirnames(1); {
-	case errors.Is(err, io.EOF):
-		return false, nil
-	case err != nil:
 		return false, fmt.Errorf("reading the data folder: %w", err)
 	}
-	return false, storage.Errorf(storage.Exists, "not_empty", "the folder %s is not empty: a cluster is made in an empty one, so name another with --data", data)
+	if slices.ContainsFunc(entries, func(e os.DirEntry) bool { return !keys.Leftover(e.Name()) }) {
+		return false, storage.Errorf(storage.Exists, "not_empty",
+			"the folder %s is not empty: a cluster is made in an empty one, so name another with --data", data)
+	}
+	return false, nil
 }
 
 func (a *app) unsealCommand() *cobra.Command {

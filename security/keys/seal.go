@@ -55,8 +55,20 @@ type Header struct {
 }
 
 // Init makes a new cluster in the data folder dir: it draws a root key and a cluster id, closes seal on them and writes
-// the header. It refuses a folder that has a header. The caller clears root.
+// the header. It refuses a folder that has a header. What an earlier attempt left that was cut off is taken back first.
+// The caller clears root.
 func Init(dir string, seal Seal, rand io.Reader) (h *Header, root []byte, err error) {
+	if err := headerless(dir); err != nil {
+		return nil, nil, err
+	}
+	if err := startOver(dir, seal); err != nil {
+		return nil, nil, fmt.Errorf("taking back an attempt that was cut off: %w", err)
+	}
+	if f, ok := seal.(*FileSeal); ok {
+		if err := f.free(); err != nil {
+			return nil, nil, err
+		}
+	}
 	root = make([]byte, RootLen)
 	var cluster storage.ID
 	for _, b := range [][]byte{root, cluster[:]} {
@@ -65,23 +77,40 @@ func Init(dir string, seal Seal, rand io.Reader) (h *Header, root []byte, err er
 		}
 	}
 	cluster[6], cluster[8] = cluster[6]&0x0f|0x40, cluster[8]&0x3f|0x80 // a UUIDv4 (RFC 9562)
-	if h, err = Protect(dir, seal, cluster, root); err != nil {
+	if err = begin(dir, cluster); err == nil {
+		h, err = Protect(dir, seal, cluster, root)
+	}
+	if terr := Tidy(dir); err == nil {
+		err = terr
+	}
+	if err != nil {
 		clear(root)
 		return nil, nil, err
 	}
 	return h, root, nil
 }
 
+// headerless refuses a folder that has a header.
+func headerless(dir string) error {
+	path := filepath.Join(dir, HeaderFile)
+	_, err := os.Lstat(path)
+	switch {
+	case err == nil:
+		return storage.Errorf(storage.Exists, "already_initialised",
+			"%s exists already: this data folder belongs to a cluster; choose another folder with --data", path)
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	}
+	return fmt.Errorf("looking for %s: %w", path, err)
+}
+
 // Protect closes seal on the root key of an existing cluster and writes the header into the data folder dir, as a node
 // does that joins. It refuses a folder that has a header.
 func Protect(dir string, seal Seal, cluster storage.ID, root []byte) (*Header, error) {
-	path := filepath.Join(dir, HeaderFile)
-	if _, err := os.Lstat(path); err == nil {
-		return nil, storage.Errorf(storage.Exists, "already_initialised",
-			"%s exists already: this data folder belongs to a cluster; choose another folder with --data", path)
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("looking for %s: %w", path, err)
+	if err := headerless(dir); err != nil {
+		return nil, err
 	}
+	path := filepath.Join(dir, HeaderFile)
 	params, err := seal.Close(cluster, root)
 	if err != nil {
 		return nil, err

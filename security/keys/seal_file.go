@@ -77,8 +77,7 @@ func (s *FileSeal) Close(cluster storage.ID, root []byte) (json.RawMessage, erro
 	}
 	f, err := os.OpenFile(s.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return nil, storage.Errorf(storage.Exists, "key_file_exists",
-			"the key file %s exists already, and may be the only key to some data: name another file, or move it away", s.path)
+		return nil, s.taken()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("making the key file: %w", err)
@@ -92,6 +91,19 @@ func (s *FileSeal) Close(cluster storage.ID, root []byte) (json.RawMessage, erro
 		return nil, fmt.Errorf("writing the key file: %w", err)
 	}
 	return json.Marshal(fileParams{Path: s.path})
+}
+
+func (s *FileSeal) taken() error {
+	return storage.Errorf(storage.Exists, "key_file_exists",
+		"the key file %s exists already, and may be the only key to some data: name another file, or move it away", s.path)
+}
+
+// free refuses a path at which there is a file, before anything is made.
+func (s *FileSeal) free() error {
+	if _, err := os.Lstat(s.path); s.path != "" && err == nil {
+		return s.taken()
+	}
+	return nil
 }
 
 // makeFolder makes dir and what is missing above it, durably: the key file must outlive a power cut that the data does.
