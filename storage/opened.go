@@ -67,7 +67,7 @@ func getDecoded[T any](r Reader, ref Ref, key []byte, decode func([]byte) (T, er
 	if err != nil {
 		return none, err
 	}
-	if _, own := t.pending[pendingKey(s, key)]; own {
+	if t.own(s, key) != nil {
 		b, err := t.Get(ref, key)
 		if err != nil {
 			return none, err

@@ -93,8 +93,7 @@ func (t *txn) Get(r Ref, key []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if i, ok := t.pending[pendingKey(s, key)]; ok {
-		w := &t.entry.Writes[i]
+	if w := t.own(s, key); w != nil {
 		if w.Delete {
 			return nil, ErrNotFound
 		}
@@ -111,6 +110,17 @@ func (t *txn) Get(r Ref, key []byte) ([]byte, error) {
 		return nil, ErrNotFound
 	}
 	return t.open(s, key, sealed)
+}
+
+// own returns the transaction's own write of a key, or nil.
+func (t *txn) own(s entry.Space, key []byte) *entry.Write {
+	if len(t.pending) == 0 { // as in every View: no key needs to be made up
+		return nil
+	}
+	if i, ok := t.pending[pendingKey(s, key)]; ok {
+		return &t.entry.Writes[i]
+	}
+	return nil
 }
 
 // Scan implements Reader. The transaction's own writes are merged in.

@@ -25,6 +25,7 @@ type reader struct {
 	key    []byte                    // scratch
 
 	tables  []openTable
+	above   openProject
 	touched byte // the sum of what touch read, so that it is read
 
 	keyBuf   [160]byte
@@ -42,6 +43,13 @@ type openTable struct {
 }
 
 const maxOpenTables = 16
+
+// An openProject remembers the last project's bucket and its tenant's: bbolt finds them anew each time, and most
+// transactions stay in one project.
+type openProject struct {
+	tenant, project     entry.ID
+	tenantIn, projectIn *bbolt.Bucket
+}
 
 func (r *reader) bolt() (*bbolt.Tx, error) {
 	if r.tx == nil {
@@ -76,11 +84,16 @@ func (r *reader) table(tenant entry.ID, s entry.Space) (*bbolt.Bucket, error) {
 }
 
 func (r *reader) tenant(tenant entry.ID) (*bbolt.Bucket, error) {
+	if r.above.tenantIn != nil && r.above.tenant == tenant {
+		return r.above.tenantIn, nil
+	}
 	tx, err := r.bolt()
 	if err != nil {
 		return nil, err
 	}
-	return tx.Bucket(tenantBucket(tenant)), nil
+	b := tx.Bucket(tenantBucket(tenant))
+	r.above = openProject{tenant: tenant, tenantIn: b}
+	return b, nil
 }
 
 func (r *reader) project(tenant, project entry.ID) (*bbolt.Bucket, error) {
@@ -88,7 +101,10 @@ func (r *reader) project(tenant, project entry.ID) (*bbolt.Bucket, error) {
 	if t == nil {
 		return nil, err
 	}
-	return t.Bucket(projectBucket(project)), nil
+	if r.above.projectIn == nil || r.above.project != project {
+		r.above.project, r.above.projectIn = project, t.Bucket(projectBucket(project))
+	}
+	return r.above.projectIn, nil
 }
 
 // row returns the stored bytes of a row: its version and value; nil for one that is absent.

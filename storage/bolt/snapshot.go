@@ -197,7 +197,7 @@ func (s *snapshot) Release() {
 	if s.tx != nil {
 		// It was only read from.
 		_ = s.tx.Rollback()
-		s.tx, s.tables = nil, nil
+		s.tx, s.tables, s.above = nil, nil, openProject{}
 		s.begin = func() (*bbolt.Tx, error) { return nil, errReleased }
 	}
 }
