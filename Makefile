@@ -43,9 +43,7 @@ else
 endif
 
 fuzz: ## run each fuzzer for FUZZTIME (20s)
-	@set -e; for p in $$($(GO) list ./...); do \
-	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
-	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; done; done
+	.ci/fuzz $(FUZZTIME)
 
 bench: build ## measure the node beside etcd and a bare handler; writes the README's table
 	.ci/bench $(BENCHTIME)
