@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"bulwark/node/config"
+	"bulwark/security/audit"
 	"bulwark/web/client"
 )
 
@@ -165,6 +166,16 @@ func TestThinRun(t *testing.T) {
 	}
 	own(ann, "ann's")
 	own(bob, "bob's")
+	// A search misses nothing that was done before it, reads included.
+	cl, err := client.New(client.Options{Socket: client.SocketPath(n.cfg.Data)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := client.Call(t.Context(), cl, audit.SearchRoute, audit.SearchRequest{Tenant: demoName, Query: audit.Query{
+		Filter: audit.Filter{Action: "rows.select", Actor: bob.User.ID}}})
+	if err != nil || len(page.Events) != 1 {
+		t.Errorf("what bob just read is not in the audit log: %+v, %v", page, err)
+	}
 	if b := c.do(200, "GET", "/rest/v1/notes", "", nil, nil); string(b) != "[]" {
 		t.Errorf("anybody reads %s", b)
 	}

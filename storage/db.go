@@ -282,8 +282,11 @@ func (d *DB) Events(ctx context.Context, by Actor, to Intent, first uint64, fn f
 	})
 }
 
-// Tree implements History.
+// Tree implements History. Whoever asks finds what was read before in the tree, also reads that still gathered.
 func (d *DB) Tree(ctx context.Context, by Actor, to Intent) (size uint64, edge [][32]byte, err error) {
+	if by.kind != Job { // a Follower's looking must not decide when reads are recorded
+		d.Flush()
+	}
 	err = d.view(ctx, by, to, func(t *txn) error {
 		size, edge, err = t.snap.Tree(by.tenant)
 		return err

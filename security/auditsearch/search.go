@@ -20,14 +20,15 @@ import (
 // found are opened by the store too. The answer misses nothing that was in the log when Search was called.
 func (x *Index) Search(ctx context.Context, by storage.Actor, q audit.Query) (*audit.Page, error) {
 	to := storage.Intent{Action: "audit.search"}
+	// The tree first, and then the view that records the search: or each search would find itself.
+	size, _, err := x.cfg.History.Tree(ctx, by, to)
+	if err != nil {
+		return nil, err
+	}
 	if err := x.cfg.Store.View(ctx, by, to, func(storage.Reader) error { return nil }); err != nil {
 		return nil, err
 	}
 	c, err := x.schema.compile(q)
-	if err != nil {
-		return nil, err
-	}
-	size, _, err := x.cfg.History.Tree(ctx, by, to)
 	if err != nil {
 		return nil, err
 	}
