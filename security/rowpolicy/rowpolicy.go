@@ -118,6 +118,9 @@ func (p *Parser) Parse(ctx context.Context, sql string) (*File, error) {
 // begin waits for the parser's turn, and loads it for the first text. Loading is not the request's: on a slow machine it
 // outlasts a request's time, and whoever asks again finds it further on.
 func (p *Parser) begin(ctx context.Context) (*state, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err // nobody waits any more: nothing is loaded for them
+	}
 	for {
 		select {
 		case st := <-p.turn:
