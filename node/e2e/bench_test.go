@@ -350,7 +350,12 @@ func etcd(t *testing.T, dir string, clients int) figure {
 	if err != nil {
 		t.Fatalf("loading etcd: %v", err)
 	}
-	elapsed, used := time.Since(start), cpu(t, cmd.Process.Pid)-before
+	return loaded(t, out, time.Since(start), cpu(t, cmd.Process.Pid)-before)
+}
+
+// loaded is what etcdload measured, with the server's CPU.
+func loaded(t *testing.T, out []byte, elapsed, used time.Duration) figure {
+	t.Helper()
 	var r struct {
 		Requests int
 		P50us    int64 `json:"p50_us"`
