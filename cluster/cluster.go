@@ -31,6 +31,7 @@ import (
 	"github.com/hashicorp/raft-wal/types"
 
 	"bulwark/cluster/fsm"
+	"bulwark/cluster/rpc"
 	"bulwark/cluster/transport"
 	"bulwark/storage"
 	"bulwark/storage/entry"
@@ -63,17 +64,25 @@ type Config struct {
 
 	Logger *slog.Logger
 
-	Heartbeat   time.Duration // without one for so long a node stands for election; default 1 s
-	Lease       time.Duration // a leader that hears from no majority for so long steps down; default half of Heartbeat
-	NoLeader    time.Duration // how long a call without a deadline waits for a leader; default 10 s
-	MaxEntry    int           // bytes of an encoded entry; default entry.MaxEntry
-	MaxBatch    int           // bytes of entries in one write of the log; default 1 MiB
-	MaxWaiting  int           // bytes of entries that wait for the log; default 64 MiB
-	InFlight    int           // batches under way at a time; default 1
-	SegmentSize int           // bytes of one file of the log, taken from the disk at once; default 16 MiB
-	MarkBytes   int64         // bytes written to the log between marks, after which it is cut; default 64 MiB
-	MinFree     int64         // bytes of the disk below which writes are refused; default 64 MiB
-	Trailing    uint64        // entries of the log kept behind a mark, for nodes that lag; default 128
+	Handlers map[string]rpc.Handler // more methods that other nodes may call, by name
+	Extra    func() json.RawMessage // goes into this node's Report
+	Faults   func() []Fault         // go into this node's Report
+	Clock    func() time.Time       // default time.Now; for what people read only
+
+	Heartbeat     time.Duration // without one for so long a node stands for election; default 1 s
+	Election      time.Duration // a candidate without a majority for so long stands again; default Heartbeat
+	CommitTimeout time.Duration // after it followers hear of what was committed, when nothing else tells them; default 5 ms
+	ReportEvery   time.Duration // how often nodes ask each other how they are; default 1 s
+	Lease         time.Duration // a leader that hears from no majority for so long steps down; default half of Heartbeat
+	NoLeader      time.Duration // how long a call without a deadline waits for a leader; default 10 s
+	MaxEntry      int           // bytes of an encoded entry; default entry.MaxEntry
+	MaxBatch      int           // bytes of entries in one write of the log; default 1 MiB
+	MaxWaiting    int           // bytes of entries that wait for the log; default 64 MiB
+	InFlight      int           // batches under way at a time; default 1
+	SegmentSize   int           // bytes of one file of the log, taken from the disk at once; default 16 MiB
+	MarkBytes     int64         // bytes written to the log between marks, after which it is cut; default 64 MiB
+	MinFree       int64         // bytes of the disk below which writes are refused; default 64 MiB
+	Trailing      uint64        // entries of the log kept behind a mark, for nodes that lag; default 128
 }
 
 func (c *Config) check() error {
@@ -92,7 +101,10 @@ func (c *Config) check() error {
 		return errors.New("a node needs a logger")
 	}
 	setDefault(&c.Heartbeat, time.Second)
+	setDefault(&c.Election, c.Heartbeat)
 	setDefault(&c.Lease, c.Heartbeat/2)
+	setDefault(&c.CommitTimeout, 5*time.Millisecond)
+	setDefault(&c.ReportEvery, time.Second)
 	setDefault(&c.NoLeader, 10*time.Second)
 	setDefault(&c.MaxEntry, entry.MaxEntry)
 	setDefault(&c.MaxBatch, 1<<20)

@@ -33,7 +33,8 @@ storage/storagetest: storage storage/entry security/access security/audit securi
 cluster/memnet:
 cluster/transport:
 cluster/fsm: storage storage/entry
-cluster: storage storage/entry cluster/fsm cluster/transport
+cluster/rpc: storage storage/entry
+cluster: storage storage/entry cluster/fsm cluster/rpc cluster/transport
 
 web/api: storage
 web/client: storage web/api
