@@ -59,6 +59,8 @@ type Config struct {
 	Dial      func(ctx context.Context, addr string) (net.Conn, error)
 	// ServerTLS and ClientTLS are for mutual TLS between nodes; both or neither.
 	ServerTLS, ClientTLS *tls.Config
+	// Join takes over a connection of somebody who wants to join; default: such connections are closed.
+	Join func(net.Conn)
 	// RPC takes over a connection that carries the node-to-node RPC; default: such connections are closed.
 	RPC func(net.Conn)
 
@@ -136,7 +138,7 @@ type Cluster struct {
 	store     *guardedStore
 	marks     *marks
 	transport *transport.Transport
-	raft      *raft.Raft
+	raft      *handle
 
 	failure atomic.Pointer[error]
 	failed  chan struct{} // closed with failure
@@ -171,7 +173,7 @@ func open(c Config, files types.VFS, wrap func(store) store) (*Cluster, error) {
 		return nil, err
 	}
 	n := &Cluster{
-		config: c, logger: c.Logger, state: c.State,
+		config: c, logger: c.Logger, state: c.State, raft: new(handle),
 		failed: make(chan struct{}), dead: make(chan struct{}), closing: make(chan struct{}),
 		full: make(chan struct{}, 1), turned: make(chan struct{}),
 	}
@@ -376,7 +378,7 @@ func (c *Cluster) start() error {
 	// raft must reach the listener's address through the transport, but nothing may come in before the log is checked.
 	c.transport, err = transport.New(transport.Config{
 		Listener: c.config.Listener, Advertise: c.config.Advertise, Dial: c.config.Dial,
-		Server: c.config.ServerTLS, Client: c.config.ClientTLS, RPC: c.config.RPC,
+		Server: c.config.ServerTLS, Client: c.config.ClientTLS, RPC: c.config.RPC, Join: c.config.Join,
 		Timeout: c.config.Heartbeat, Logger: c.logger, RaftLogger: logger,
 	})
 	if err != nil {
@@ -402,10 +404,12 @@ func (c *Cluster) start() error {
 		return err
 	}
 	c.store.running.Store(true)
-	if c.raft, err = newRaft(rc, machine, c.store, c.marks, c.transport); err != nil {
+	r, err := newRaft(rc, machine, c.store, c.marks, c.transport)
+	if err != nil {
 		c.transport.Close()
 		return fmt.Errorf("starting the log in %s: %w", c.config.Dir, err)
 	}
+	c.raft.run(r)
 	ctx, cancel := context.WithCancel(context.Background())
 	c.stop = cancel
 	c.running.Add(5)
@@ -551,10 +555,13 @@ func (c *Cluster) supervise() {
 		<-c.reads.drained
 		c.lastMark()
 	}
-	f := c.raft.Shutdown()
+	var stopped raft.Future = refused{}
+	if r := c.raft.close(); r != nil {
+		stopped = r.Shutdown()
+	}
 	// Messages that wait for other nodes end now, so that raft's goroutines do.
 	c.transport.Close()
-	if err := f.Error(); err != nil {
+	if err := stopped.Error(); err != nil {
 		c.logger.Warn("stopping the log", "error", err)
 	}
 	close(c.dead)
