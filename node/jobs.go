@@ -35,6 +35,7 @@ func (n *Node) startJobs(ctx context.Context, checkpoints *audit.Checkpointer, s
 		defer ticker.Stop()
 		return checkpoints.Run(ctx, n.cluster, ticker.C)
 	})
+	job("node certificate", func() error { return n.keepEnrolled(ctx) })
 	job("tidying up", func() error { return n.tidyUp(ctx) })
 }
 

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"bulwark/cluster"
+	"bulwark/cluster/member"
 	"bulwark/node/config"
 	"bulwark/security/access"
 	"bulwark/security/audit"
@@ -57,6 +58,13 @@ type Node struct {
 
 	header  *keys.Header
 	id      storage.ID
+	members *member.Registry
+	// What other nodes know this one by, and where they call it.
+	credentials *member.Credentials
+	clusterAddr string
+	life        context.Context // ends when the node closes
+	end         context.CancelFunc
+
 	ring    *keys.Ring
 	state   *bolt.DB
 	cluster *cluster.Cluster
@@ -96,6 +104,7 @@ func Open(ctx context.Context, cfg config.Config, o Options) (*Node, error) {
 		cfg: cfg, opts: o, logger: o.Logger, started: o.Now(), ring: keys.NewRing(o.Random),
 		rotated: make(chan struct{}, 1), failed: make(chan error, 8),
 	}
+	n.life, n.end = context.WithCancel(context.Background())
 	if err := n.open(ctx); err != nil {
 		// What failed is what to say; that it was then not closed well adds nothing to it.
 		if closing := n.Close(); closing != nil {
@@ -116,7 +125,7 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	root, err := n.openFiles(nodes)
+	root, err := n.openFiles(ctx, nodes)
 	defer clear(root)
 	if err != nil {
 		nodes.Close()
@@ -145,18 +154,22 @@ func listen(addr string) (net.Listener, error) {
 
 // openFiles opens everything in the data folder, and makes what a new one needs. It returns the root key, where that needs
 // nobody to be asked; the caller clears it.
-func (n *Node) openFiles(nodes net.Listener) (root []byte, err error) {
+func (n *Node) openFiles(ctx context.Context, nodes net.Listener) (root []byte, err error) {
 	if err := cluster.CheckDisk(n.cfg.Data); err != nil {
 		return nil, err
 	}
-	fresh, err := n.openHeader()
+	if n.clusterAddr, err = n.advertised(nodes); err != nil {
+		return nil, err
+	}
+	fresh, err := n.openHeader(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if root, err = n.openSeal(); err != nil {
 		return nil, err
 	}
-	if n.id, err = n.nodeID(fresh); err != nil {
+	voters, err := n.openIdentity(fresh)
+	if err != nil {
 		return root, err
 	}
 	if err := n.checkDatabase(); err != nil {
@@ -171,8 +184,9 @@ func (n *Node) openFiles(nodes net.Listener) (root []byte, err error) {
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
 	n.cluster, err = cluster.Open(cluster.Config{
 		Cluster: n.header.Cluster, Node: n.id, Dir: filepath.Join(n.cfg.Data, logName), State: n.state,
-		Voters:   []cluster.Voter{{ID: n.id, Addr: nodes.Addr().String()}},
-		Listener: nodes,
+		Voters:   voters,
+		Listener: nodes, Advertise: n.clusterAddr,
+		ServerTLS: n.credentials.ServerTLS(), ClientTLS: n.credentials.ClientTLS(), Join: n.answerJoin,
 		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
 			return dialer.DialContext(ctx, "tcp", addr)
 		},
@@ -191,6 +205,7 @@ func (n *Node) openFiles(nodes net.Listener) (root []byte, err error) {
 	n.store, err = storage.Open(n.cluster, storage.Guards{
 		Access: access.New(), Keys: n.ring, Audit: recorder, Clock: n.opts.Now, Rand: n.opts.Random, Logger: n.logger,
 	})
+	n.members = member.NewRegistry(n.store)
 	return root, err
 }
 
@@ -198,18 +213,27 @@ func (n *Node) openFiles(nodes net.Listener) (root []byte, err error) {
 const pageSize = 16 << 10
 
 // openHeader reads the seal's header, or makes a cluster in an empty folder.
-func (n *Node) openHeader() (fresh bool, err error) {
+func (n *Node) openHeader(ctx context.Context) (fresh bool, err error) {
 	n.header, err = keys.ReadHeader(n.cfg.Data)
 	if !storage.IsNotFound(err) {
+		if err == nil && n.cfg.Join != "" {
+			n.logger.Info("the data folder is of a cluster already: the join token is not used")
+		}
 		return false, err
 	}
+	joins := n.cfg.Join != ""
 	names, err := os.ReadDir(n.cfg.Data)
 	made := errors.Is(err, fs.ErrNotExist)
 	if err != nil && !made {
 		return false, fmt.Errorf("reading the data folder: %w", err)
 	}
-	if slices.ContainsFunc(names, func(e fs.DirEntry) bool { return !keys.Leftover(e.Name()) }) {
+	if slices.ContainsFunc(names, func(e fs.DirEntry) bool {
+		return !keys.Leftover(e.Name()) && (!joins || e.Name() != member.FileName && e.Name() != member.FileName+".tmp")
+	}) {
 		return false, fmt.Errorf("the folder %s is not empty and holds no cluster: name the right one with --data, or an empty one to make a cluster", n.cfg.Data)
+	}
+	if joins {
+		return false, n.joinCluster(ctx, n.clusterAddr)
 	}
 	if n.cfg.Seal != string(keys.File) {
 		return false, fmt.Errorf("the data folder %s is empty: make a cluster with the seal %s by `bulwark operator init --data %[1]s --seal %[2]s`, then start it", n.cfg.Data, n.cfg.Seal)
@@ -235,16 +259,42 @@ func (n *Node) openHeader() (fresh bool, err error) {
 	return true, nil
 }
 
-// nodeID returns the id of the log in the data folder, or a new one where there is none yet.
-func (n *Node) nodeID(fresh bool) (storage.ID, error) {
+// openIdentity finds out which node this is, and returns the voters of the cluster that it makes, if it makes one. A node
+// that joined has a certificate before it has a log, and makes none.
+func (n *Node) openIdentity(fresh bool) (voters []cluster.Voter, err error) {
+	n.credentials, err = member.Load(n.cfg.Data, n.opts.Now, n.removed)
+	if err != nil && !storage.IsNotFound(err) {
+		return nil, err
+	}
 	of, id, err := cluster.Identity(filepath.Join(n.cfg.Data, logName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return storage.NewID(n.opts.Now(), n.opts.Random)
+	missing := errors.Is(err, fs.ErrNotExist)
+	switch {
+	case missing && n.credentials != nil:
+		id, of, err = n.credentials.Node(), n.header.Cluster, nil
+	case missing:
+		id, err = storage.NewID(n.opts.Now(), n.opts.Random)
+		of = n.header.Cluster
 	}
-	if err == nil && (fresh || of != n.header.Cluster) {
-		err = fmt.Errorf("the log in %s belongs to another cluster (%s, not %s): use its own data folder", n.cfg.Data, of, n.header.Cluster)
+	if err != nil {
+		return nil, err
 	}
-	return id, err
+	if fresh && !missing || of != n.header.Cluster {
+		return nil, fmt.Errorf("the log in %s belongs to another cluster (%s, not %s): use its own data folder", n.cfg.Data, of, n.header.Cluster)
+	}
+	joined := false
+	if n.credentials != nil {
+		if n.credentials.Node() != id {
+			return nil, fmt.Errorf("the certificate in %s belongs to another node (%s, not %s): put back this node's own", filepath.Join(n.cfg.Data, member.FileName), n.credentials.Node(), id)
+		}
+		_, joined = n.credentials.Cluster()
+	} else if n.credentials, err = member.New(n.cfg.Data, id, n.opts.Now, n.removed); err != nil {
+		return nil, err
+	}
+	n.id = id
+	if missing && !joined {
+		voters = []cluster.Voter{{ID: id, Addr: n.clusterAddr}}
+	}
+	return voters, nil
 }
 
 // checkDatabase refuses to make a database beside a log that has one: it was lost, and an empty one would not be it.
@@ -290,6 +340,7 @@ func (n *Node) Wait(ctx context.Context) error {
 // Close stops the node: it takes no more requests, finishes those that run, and leaves a database that needs no replay.
 func (n *Node) Close() error {
 	var errs []error
+	n.end()
 	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.StopTimeout)
 	defer cancel()
 	if n.console != nil {

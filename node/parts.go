@@ -126,6 +126,10 @@ func (n *Node) startServing(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("getting the certificate: %w", err)
 	}
+	if err := n.enrol(ctx); err != nil {
+		certificates.Close()
+		return fmt.Errorf("enrolling the node: %w", err)
+	}
 	search, err := auditsearch.Open(auditsearch.Config{
 		Dir: filepath.Join(n.cfg.Data, searchName), Store: n.store, History: n.store, Keys: indexKeys{n},
 		Clock: n.opts.Now, Logger: n.logger,

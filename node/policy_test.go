@@ -30,6 +30,7 @@ storage/bolt: storage storage/entry
 storage/table: storage
 storage/storagetest: storage storage/entry security/access security/audit security/keys
 
+cluster/member: storage
 cluster/memnet:
 cluster/transport:
 cluster/fsm: storage storage/entry
@@ -68,7 +69,7 @@ var actorMakers = map[string][]string{
 	"ServiceActor":   {"security/apikey", "security/session", "node"},
 	"AccountActor":   {"security/session", "node"},
 	"OperatorActor":  {"security/apikey", "node"},
-	"JobActor":       {"storage", "security/audit", "security/auditsearch", "security/cert", "security/session", "security/tenant", "security/apikey", "node"},
+	"JobActor":       {"storage", "cluster/member", "security/audit", "security/auditsearch", "security/cert", "security/session", "security/tenant", "security/apikey", "node"},
 }
 
 type listed struct {

@@ -30,15 +30,20 @@ func (n *Node) openSeal() ([]byte, error) {
 		if n.cfg.PassphraseFile == "" {
 			return nil, nil
 		}
-		return n.header.Open(keys.NewPassphraseSeal(func() ([]byte, error) {
-			b, err := os.ReadFile(n.cfg.PassphraseFile)
-			if err != nil {
-				return nil, fmt.Errorf("reading the passphrase: %w", err)
-			}
-			return bytes.TrimRight(b, "\r\n"), nil
-		}, n.opts.Random))
+		return n.header.Open(n.passphraseSeal())
 	}
 	return nil, nil
+}
+
+// passphraseSeal reads the passphrase from its file.
+func (n *Node) passphraseSeal() keys.Seal {
+	return keys.NewPassphraseSeal(func() ([]byte, error) {
+		b, err := os.ReadFile(n.cfg.PassphraseFile)
+		if err != nil {
+			return nil, fmt.Errorf("reading the passphrase: %w", err)
+		}
+		return bytes.TrimRight(b, "\r\n"), nil
+	}, n.opts.Random)
 }
 
 // Unseal takes an operator's passphrase or share, and serves when that is enough.

@@ -23,6 +23,7 @@ import (
 const (
 	kindRaft byte = 1
 	kindRPC  byte = 2
+	kindJoin byte = 3
 )
 
 // Config says how nodes reach each other.
@@ -37,6 +38,10 @@ type Config struct {
 	Server, Client *tls.Config
 	// RPC takes over a connection that carries the node-to-node RPC. When it is nil such connections are closed.
 	RPC func(net.Conn)
+	// Join takes over a connection of somebody who has a token to join, and no certificate; such a connection carries
+	// nothing else. When it is nil such connections are closed. MaxJoins of them are open at a time.
+	Join     func(net.Conn)
+	MaxJoins int // default 4
 
 	Handshake  time.Duration // until a connection has said what it carries; default 5 s
 	Timeout    time.Duration // of one message; default 10 s
@@ -72,7 +77,10 @@ func New(c Config) (*Transport, error) {
 	if c.MaxInbound <= 0 {
 		c.MaxInbound = 256
 	}
-	l := &layer{Config: c, raft: make(chan net.Conn), closed: make(chan struct{}), conns: map[net.Conn]struct{}{}}
+	if c.MaxJoins <= 0 {
+		c.MaxJoins = 4
+	}
+	l := &layer{Config: c, raft: make(chan net.Conn), closed: make(chan struct{}), conns: map[net.Conn]struct{}{}, joins: make(chan struct{}, c.MaxJoins)}
 	t := &Transport{layer: l}
 	t.NetworkTransport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: l, MaxPool: 3, Timeout: c.Timeout, Logger: c.RaftLogger, MsgpackUseNewTimeFormat: true,
@@ -99,6 +107,7 @@ func (t *Transport) Close() error {
 type layer struct {
 	Config
 	raft    chan net.Conn // inbound, past the handshake
+	joins   chan struct{} // has one for each connection of somebody who joins
 	once    sync.Once
 	closed  chan struct{}
 	running sync.WaitGroup
@@ -151,6 +160,7 @@ func (l *layer) greet(c net.Conn) {
 		c.Close()
 		return
 	}
+	anonymous := false
 	if l.Server != nil {
 		t := tls.Server(c, l.Server)
 		if err := t.Handshake(); err != nil {
@@ -158,7 +168,7 @@ func (l *layer) greet(c net.Conn) {
 			c.Close()
 			return
 		}
-		c = t
+		c, anonymous = t, len(t.ConnectionState().PeerCertificates) == 0
 	}
 	var kind [1]byte
 	if n, err := c.Read(kind[:]); err != nil || n != 1 {
@@ -170,6 +180,16 @@ func (l *layer) greet(c net.Conn) {
 		return
 	}
 	switch {
+	case anonymous != (kind[0] == kindJoin && l.Server != nil):
+		c.Close()
+	case kind[0] == kindJoin && l.Join != nil:
+		select {
+		case l.joins <- struct{}{}:
+			l.Join(c)
+			<-l.joins
+		default: // whoever has a token asks again
+			c.Close()
+		}
 	case kind[0] == kindRaft:
 		select {
 		case l.raft <- c:

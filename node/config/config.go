@@ -27,11 +27,14 @@ import (
 // A Config is everything that can be set. The toml tag is a setting's name in the file and as a flag; in the environment
 // it is in capitals, with BULWARK_ in front and _ for -.
 type Config struct {
-	Data          string `toml:"data" doc:"the data folder"`
-	Listen        string `toml:"listen" doc:"HOST:PORT for clients, over TLS; port 0 takes a free one"`
-	ClusterListen string `toml:"cluster-listen" doc:"HOST:PORT for the other nodes, over mutual TLS"`
-	PublicURL     string `toml:"public-url" doc:"the URL that clients use, where it is not that of listen; https, without a path"`
-	Demo          bool   `toml:"demo" doc:"on an empty data folder, make a demo tenant and project and print what a client needs"`
+	Data             string `toml:"data" doc:"the data folder"`
+	Listen           string `toml:"listen" doc:"HOST:PORT for clients, over TLS; port 0 takes a free one"`
+	ClusterListen    string `toml:"cluster-listen" doc:"HOST:PORT for the other nodes, over mutual TLS"`
+	ClusterAdvertise string `toml:"cluster-advertise" doc:"HOST:PORT at which the other nodes reach this one; default: cluster-listen"`
+	Name             string `toml:"name" doc:"what people call the node; default: the host's name"`
+	Join             string `toml:"join" doc:"on an empty data folder, join the cluster that made this token (bulwark operator token), or @FILE that holds it"`
+	PublicURL        string `toml:"public-url" doc:"the URL that clients use, where it is not that of listen; https, without a path"`
+	Demo             bool   `toml:"demo" doc:"on an empty data folder, make a demo tenant and project and print what a client needs"`
 
 	Seal           string `toml:"seal" doc:"how the root key is kept: file, passphrase or shamir; decided when the data folder is made"`
 	KeyFile        string `toml:"key-file" doc:"the file that holds the root key, for the seal file; outside the data folder; default: the data folder's name and .key"`

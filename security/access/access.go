@@ -64,6 +64,7 @@ func New() *Guard {
 			"audit":       manage,
 			"key":         ours,
 			"cluster":     ours,
+			"member":      ours,
 			"certificate": node,
 			"directory":   node,
 			"credential":  node,

@@ -127,6 +127,17 @@ func (a authority) pem() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Cert})
 }
 
+// open returns the root certificate and its key.
+func (a authority) open() (root *x509.Certificate, key any, err error) {
+	if root, err = x509.ParseCertificate(a.Cert); err != nil {
+		return nil, nil, fmt.Errorf("parsing the root certificate: %w", err)
+	}
+	if key, err = x509.ParsePKCS8PrivateKey(a.Key); err != nil {
+		return nil, nil, errors.New("the root's key is damaged")
+	}
+	return root, key, nil
+}
+
 // An issuer signs the certificate of one managed subject with the cluster's CA. It is certmagic's Issuer. The CA's key is
 // read when it is needed and not kept.
 type issuer struct {
@@ -153,13 +164,9 @@ func (i *issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*cert
 	if err != nil {
 		return nil, fmt.Errorf("reading the certificate authority: %w", err)
 	}
-	root, err := x509.ParseCertificate(a.Cert)
+	root, key, err := a.open()
 	if err != nil {
-		return nil, fmt.Errorf("parsing the root certificate: %w", err)
-	}
-	key, err := x509.ParsePKCS8PrivateKey(a.Key)
-	if err != nil {
-		return nil, errors.New("the root's key is damaged")
+		return nil, err
 	}
 	serial, err := newSerial()
 	if err != nil {

@@ -127,6 +127,19 @@ func (r *Ring) Seal() {
 // Sealed reports whether the ring holds no key.
 func (r *Ring) Sealed() bool { return r.state.Load() == nil }
 
+// HandOver calls fn with the root key, for one purpose: to give it, inside an authenticated connection, to a node that joins
+// the cluster. fn must not keep the slice.
+func (r *Ring) HandOver(fn func(root []byte)) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u := r.state.Load()
+	if u == nil {
+		return errSealed()
+	}
+	fn(u.root)
+	return nil
+}
+
 // Derive returns n bytes of a node-level secret (1 to 8,160), the same for the same root key and label.
 func (r *Ring) Derive(label string, n int) ([]byte, error) {
 	r.mu.Lock()
