@@ -41,7 +41,7 @@ type Options struct {
 // may call Apply.
 type DB struct {
 	log           *slog.Logger
-	bolt          *bbolt.DB
+	path          string
 	flushInterval time.Duration
 	flushBytes    int
 	maxOverlay    int
@@ -53,9 +53,13 @@ type DB struct {
 	dirty, full, stop chan struct{}
 	done              chan struct{} // closed when the committer has ended
 
+	replacing  sync.Mutex // held while the file is made anew or taken over; taken before committing
+	compaction compaction
 	committing sync.Mutex // held while the file is written; taken before mu
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards what follows; bolt is set under committing, too, and may be read under either
+	bolt     *handle
+	gone     []*handle  // files that were replaced, and may still be read
 	room     *sync.Cond // of mu: the overlay has shrunk, or never will
 	active   *layer
 	flushing *layer
@@ -107,22 +111,27 @@ func Open(o Options) (*DB, error) {
 		return nil, err
 	}
 	db := &DB{
-		log: o.Logger, bolt: file,
+		log: o.Logger, path: o.Path, bolt: newHandle(file),
 		flushInterval: o.FlushInterval, flushBytes: o.FlushBytes, maxOverlay: o.MaxOverlay,
 		dirty: make(chan struct{}, 1), full: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
-		keys:    &keyring{},
-		recent:  memory{outcomes: map[entry.ID]entry.Outcome{}},
 		waiters: map[uint64]chan struct{}{},
 		past:    make(chan struct{}),
 	}
 	db.room = sync.NewCond(&db.mu)
 	close(db.past)
+	db.forget()
 	if err := guard(db.load); err != nil {
 		return nil, errors.Join(damagedFile(o.Path, err), file.Close())
 	}
+	db.removeLeftovers()
 	db.publish()
 	go db.run()
 	return db, nil
+}
+
+// forget empties what load fills.
+func (db *DB) forget() {
+	db.keys, db.recent = &keyring{}, memory{outcomes: map[entry.ID]entry.Outcome{}}
 }
 
 // load reads what memory holds from the file.
@@ -161,6 +170,7 @@ func (db *DB) load() error {
 // publish shows the state to snapshots and wakes who waits for it. The caller holds db.mu.
 func (db *DB) publish() {
 	v := &view{
+		file:     db.bolt,
 		active:   db.active.freeze(),
 		flushing: db.flushing,
 		keys:     db.keys.Copy(),
@@ -232,15 +242,18 @@ type Stats struct {
 func (db *DB) Stats() Stats {
 	s := Stats{Persisted: db.Persisted()}
 	// A closed DB has no such numbers.
-	if tx, err := db.bolt.Begin(false); err == nil {
-		s.PageSize, s.UsedSize = db.bolt.Info().PageSize, tx.Size()
-		_ = tx.Rollback()
+	if file := db.keeper(); file.acquire() {
+		defer file.release()
+		if tx, err := file.Begin(false); err == nil {
+			s.PageSize, s.UsedSize = file.Info().PageSize, tx.Size()
+			_ = tx.Rollback()
+		}
+		stats := file.Stats()
+		s.FreePages = stats.FreePageN + stats.PendingPageN
 	}
-	if info, err := os.Stat(db.bolt.Path()); err == nil {
+	if info, err := os.Stat(db.path); err == nil {
 		s.FileSize = info.Size()
 	}
-	stats := db.bolt.Stats()
-	s.FreePages = stats.FreePageN + stats.PendingPageN
 	s.Index, s.Revision = db.Applied()
 	db.mu.Lock()
 	defer db.mu.Unlock()
@@ -261,6 +274,9 @@ func (db *DB) Close() error {
 	db.mu.Unlock()
 	close(db.stop)
 	<-db.done
+	db.compaction.stop()
+	db.replacing.Lock()
+	defer db.replacing.Unlock()
 
 	err := db.Flush()
 	if db.stuck.Load() {
@@ -275,7 +291,14 @@ func (db *DB) Close() error {
 		db.mu.Unlock()
 		err = guard(db.leaveFreelist)
 	}
-	return errors.Join(err, db.bolt.Close())
+	last := db.keeper()
+	last.retire()
+	<-last.closed
+	for _, h := range db.gone {
+		<-h.closed
+		err = errors.Join(err, h.err)
+	}
+	return errors.Join(err, last.err)
 }
 
 // wrote reports whether the file was written since it was opened. One that was not is left as it is to the last byte: what

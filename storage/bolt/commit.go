@@ -78,6 +78,7 @@ func (db *DB) flush() error {
 	}
 	db.lastTx = txid
 	db.flushing = nil
+	db.compaction.record(l, db.maxOverlay)
 	db.persisted.Store(l.index)
 	db.publish()
 	return nil

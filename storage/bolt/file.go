@@ -189,19 +189,7 @@ const lockTimeout = time.Second
 
 // openFile opens a file that was checked.
 func openFile(path string, size int64, readOnly bool) (*bbolt.DB, error) {
-	options := &bbolt.Options{
-		Timeout:        lockTimeout,
-		ReadOnly:       readOnly,
-		NoFreelistSync: true,
-		FreelistType:   bbolt.FreelistMapType,
-		// Unlike bbolt itself, fail when the file went away since it was checked.
-		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
-			return os.OpenFile(name, flag&^os.O_CREATE, mode)
-		},
-	}
-	if !readOnly {
-		options.InitialMmapSize = mapSize(size)
-	}
+	options := fileOptions(size, readOnly)
 	var file *bbolt.DB
 	err := guard(func() (err error) {
 		file, err = bbolt.Open(path, 0o600, options)
@@ -215,6 +203,23 @@ func openFile(path string, size int64, readOnly bool) (*bbolt.DB, error) {
 	}
 	file.AllocSize = growBy
 	return file, nil
+}
+
+func fileOptions(size int64, readOnly bool) *bbolt.Options {
+	options := &bbolt.Options{
+		Timeout:        lockTimeout,
+		ReadOnly:       readOnly,
+		NoFreelistSync: true,
+		FreelistType:   bbolt.FreelistMapType,
+		// Unlike bbolt itself, fail when the file went away since it was checked.
+		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
+			return os.OpenFile(name, flag&^os.O_CREATE, mode)
+		},
+	}
+	if !readOnly {
+		options.InitialMmapSize = mapSize(size)
+	}
+	return options
 }
 
 // growBy is the step, in bytes, in which the file grows: each costs a sync, and on average half of one is unused.

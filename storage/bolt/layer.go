@@ -160,6 +160,7 @@ func ringKey(tenant, project entry.ID) string {
 
 // A view is a published state: the layers over bbolt, newest first, and what memory alone holds. Views are never changed.
 type view struct {
+	file     *handle
 	active   *layer
 	flushing *layer // nil when the committer rests
 	keys     *keyring

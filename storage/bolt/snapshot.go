@@ -6,7 +6,6 @@ import (
 	"runtime/debug"
 
 	bbolt "go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
 
 	"bulwark/storage"
 	"bulwark/storage/entry"
@@ -45,18 +44,24 @@ func (db *DB) Snapshot() (storage.Snapshot, error) {
 	}
 }
 
-// lay lays a view over a new transaction. It returns nil where the transaction is too new for the view.
+// lay lays a view over a new transaction. It returns nil where the transaction is too new for the view, or the view's file
+// was replaced.
 func (db *DB) lay(v *view) (*snapshot, error) {
-	tx, err := db.bolt.Begin(false)
-	if err != nil {
-		if errors.Is(err, berrors.ErrDatabaseNotOpen) {
+	if !v.file.acquire() {
+		if db.view.Load() == v {
 			return nil, storage.Errorf(storage.Unavailable, "stopping", "the node is stopping")
 		}
+		return nil, nil // the file was replaced
+	}
+	tx, err := v.file.Begin(false)
+	if err != nil {
+		v.file.release()
 		return nil, err
 	}
 	if tx.ID() > v.maxTx {
 		// It was only read from.
 		_ = tx.Rollback()
+		v.file.release()
 		return nil, nil
 	}
 	s := &snapshot{view: v, db: db}
@@ -197,6 +202,7 @@ func (s *snapshot) Release() {
 	if s.tx != nil {
 		// It was only read from.
 		_ = s.tx.Rollback()
+		s.view.file.release()
 		s.tx, s.tables, s.above = nil, nil, openProject{}
 		s.begin = func() (*bbolt.Tx, error) { return nil, errReleased }
 	}
