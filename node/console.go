@@ -89,6 +89,9 @@ func (n *Node) newMux() *api.Mux {
 	api.Handle(m, api.StatusRoute, func(ctx context.Context, _ storage.Actor, _ api.Empty) (api.NodeStatus, error) {
 		return n.Status(ctx), nil
 	})
+	api.Handle(m, api.NodesRoute, func(context.Context, storage.Actor, api.Empty) (api.Nodes, error) {
+		return api.Nodes{Nodes: n.nodes()}, nil
+	})
 	api.Handle(m, api.UnsealRoute, func(ctx context.Context, by storage.Actor, req api.UnsealRequest) (api.UnsealReply, error) {
 		reply, err := n.Unseal(ctx, req)
 		if err == nil && !reply.Sealed {

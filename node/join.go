@@ -232,8 +232,13 @@ func (n *Node) enrol(ctx context.Context) error {
 			return err
 		}
 	}
-	name, _ := n.name()
-	return n.members.Enlist(ctx, storage.JobActor(storage.System, storage.ID{}, "members"), member.Record{ID: n.id, Name: name, Addr: n.clusterAddr})
+	name, given := n.name()
+	m, err := n.members.Enlist(ctx, storage.JobActor(storage.System, storage.ID{}, "members"),
+		member.Record{ID: n.id, Name: name, Addr: n.clusterAddr}, given)
+	if err == nil {
+		n.ownName.Store(&m.Name)
+	}
+	return err
 }
 
 // renewEvery is how often a node looks whether its certificate is to be renewed.

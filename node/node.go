@@ -62,6 +62,8 @@ type Node struct {
 	// What other nodes know this one by, and where they call it.
 	credentials *member.Credentials
 	clusterAddr string
+	ownName     atomic.Pointer[string] // as the cluster knows it, once that was read
+	lateness    lateness
 	life        context.Context // ends when the node closes
 	end         context.CancelFunc
 
@@ -187,6 +189,7 @@ func (n *Node) openFiles(ctx context.Context, nodes net.Listener) (root []byte, 
 		Voters:   voters,
 		Listener: nodes, Advertise: n.clusterAddr,
 		ServerTLS: n.credentials.ServerTLS(), ClientTLS: n.credentials.ClientTLS(), Join: n.answerJoin,
+		Extra: n.extra, Faults: n.faults, Clock: n.opts.Now,
 		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
 			return dialer.DialContext(ctx, "tcp", addr)
 		},

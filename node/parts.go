@@ -174,6 +174,7 @@ func (n *Node) serveClients(ctx context.Context, certificates *cert.Manager, sea
 	n.parts.register(mux)
 	audit.Register(mux, checkpoints, search)
 	n.registerKeys(mux)
+	n.registerMembers(mux)
 	n.ca.Store(&pem)
 	n.api.Store(mux)
 

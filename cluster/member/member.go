@@ -133,40 +133,50 @@ func (g *Registry) List(ctx context.Context, by storage.Actor) (all []Record, er
 	return all, err
 }
 
-// Enlist writes the record of a node that is in the cluster without having joined: the first one. A taken name gets a number.
-func (g *Registry) Enlist(ctx context.Context, by storage.Actor, m Record) error {
-	current := func(r storage.Reader) bool {
+// Enlist brings the record of a node of the cluster up to date, and makes it for the first one, which has not joined. A node
+// keeps the name that it has, unless a person gave it another that is free. It returns the record as it is then.
+func (g *Registry) Enlist(ctx context.Context, by storage.Actor, m Record, named bool) (current Record, err error) {
+	wanted := func(r storage.Reader) (Record, error) {
 		have, err := records.Get(r, m.ID)
-		return err == nil && have.Addr == m.Addr && have.Name == m.Name
+		if storage.IsNotFound(err) {
+			have, err = Record{ID: m.ID, Name: m.Name, Joined: r.Now()}, nil
+		}
+		if err != nil {
+			return have, err
+		}
+		have.Addr = m.Addr
+		if named {
+			have.Name = m.Name
+		}
+		holder, there, err := records.ByUnique(r, "name", []byte(strings.ToLower(have.Name)))
+		if err == nil && holder != m.ID {
+			have.Name = there.Name + "-" + m.ID.String()[:8]
+		} else if storage.IsNotFound(err) {
+			err = nil
+		}
+		return have, err
 	}
 	same := false
-	err := g.store.View(ctx, by, storage.Intent{Action: "member.list"}, func(r storage.Reader) error {
-		same = current(r)
+	err = g.store.View(ctx, by, storage.Intent{Action: "member.list"}, func(r storage.Reader) error {
+		if current, err = wanted(r); err != nil {
+			return err
+		}
+		have, err := records.Get(r, m.ID)
+		same = err == nil && have.Name == current.Name && have.Addr == current.Addr
 		return nil
 	})
 	if err != nil || same {
-		return err
+		return current, err
 	}
-	return g.store.Update(ctx, by, storage.Intent{Action: "member.enlist", Object: m.ID.String()}, func(tx storage.Tx) error {
-		if current(tx) {
-			return nil
-		}
-		if have, err := records.Get(tx, m.ID); err == nil {
-			m.Joined = have.Joined
-		} else {
-			m.Joined = tx.Now()
-		}
-		holder, _, err := records.ByUnique(tx, "name", []byte(strings.ToLower(m.Name)))
-		if err == nil && holder != m.ID {
-			return nil // the node keeps the name that it has
-		}
-		if err != nil && !storage.IsNotFound(err) {
+	err = g.store.Update(ctx, by, storage.Intent{Action: "member.enlist", Object: m.ID.String()}, func(tx storage.Tx) error {
+		if current, err = wanted(tx); err != nil {
 			return err
 		}
-		tx.Note("name", m.Name)
-		tx.Note("address", m.Addr)
-		return records.Put(tx, m.ID, m)
+		tx.Note("name", current.Name)
+		tx.Note("address", current.Addr)
+		return records.Put(tx, m.ID, current)
 	})
+	return current, err
 }
 
 // A Candidate is what a node that wants to join says of itself.

@@ -19,8 +19,9 @@ import (
 )
 
 func (a *app) operatorCommand() *cobra.Command {
-	return group("operator", "Make a cluster, unseal and seal it, and manage operator tokens",
-		a.initCommand(), a.unsealCommand(), a.sealCommand(), a.tokenCommand())
+	return group("operator", "Make a cluster, unseal and seal it, and manage its nodes and operators' tokens",
+		a.initCommand(), a.unsealCommand(), a.sealCommand(), a.joinTokenCommand(), a.nodesCommand(), a.removeCommand(),
+		a.promoteCommand(), a.demoteCommand(), a.transferCommand(), a.apiTokenCommand())
 }
 
 // initOptions say how a new cluster's root key is kept.
@@ -233,29 +234,29 @@ func (a *app) sealCommand() *cobra.Command {
 	}
 }
 
-func (a *app) tokenCommand() *cobra.Command {
+func (a *app) apiTokenCommand() *cobra.Command {
 	var overlap time.Duration
 	create := &cobra.Command{
-		Use: "create NAME", Short: "Make an operator token, for --url", Example: "  bulwark operator token create laptop",
+		Use: "create NAME", Short: "Make an operator token, for --url", Example: "  bulwark operator api-token create laptop",
 		Args: exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.sayNewKey(call(cmd.Context(), a, apikey.CreateToken, apikey.CreateTokenRequest{Name: args[0]}))
 		},
 	}
 	list := &cobra.Command{
-		Use: "list", Short: "List the operator tokens", Example: "  bulwark operator token list", Args: noArgs,
+		Use: "list", Short: "List the operator tokens", Example: "  bulwark operator api-token list", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			reply, err := call(cmd.Context(), a, apikey.ListTokens, api.Empty{})
 			if err != nil {
 				return err
 			}
 			return a.print(reply, func() error {
-				return a.tableOfKeys("no operator tokens: make one with bulwark operator token create NAME", reply.Keys)
+				return a.tableOfKeys("no operator tokens: make one with bulwark operator api-token create NAME", reply.Keys)
 			})
 		},
 	}
 	rotate := &cobra.Command{
-		Use: "rotate ID", Short: "Give an operator token a new value", Example: "  bulwark operator token rotate ID --overlap 1h",
+		Use: "rotate ID", Short: "Give an operator token a new value", Example: "  bulwark operator api-token rotate ID --overlap 1h",
 		Args: exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := parseID(args[0])
@@ -267,7 +268,7 @@ func (a *app) tokenCommand() *cobra.Command {
 	}
 	rotate.Flags().DurationVar(&overlap, "overlap", 0, "how long the old value stays valid")
 	revoke := &cobra.Command{
-		Use: "revoke ID", Short: "Revoke an operator token", Example: "  bulwark operator token revoke ID", Args: exactly("ID"),
+		Use: "revoke ID", Short: "Revoke an operator token", Example: "  bulwark operator api-token revoke ID", Args: exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := parseID(args[0])
 			if err != nil {
@@ -280,5 +281,5 @@ func (a *app) tokenCommand() *cobra.Command {
 			return a.print(reply, func() error { return a.say("revoked") })
 		},
 	}
-	return group("token", "Operator tokens, for commands over the network", create, list, rotate, revoke)
+	return group("api-token", "Operator tokens, for commands over the network", create, list, rotate, revoke)
 }

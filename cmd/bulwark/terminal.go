@@ -76,3 +76,13 @@ func (a *app) confirm(what, name string, sure bool) error {
 	}
 	return nil
 }
+
+// ask reads one line that is no secret from the terminal.
+func (a *app) ask(prompt string) (string, error) {
+	fmt.Fprint(a.stderr, prompt)
+	line, err := bufio.NewReader(io.LimitReader(a.stdin, maxSecret)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("reading from the terminal: %w", err)
+	}
+	return strings.TrimSpace(line), nil
+}

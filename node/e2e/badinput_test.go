@@ -36,10 +36,10 @@ type surface struct {
 // surfaces are all the ways in.
 func (p *process) surfaces(t testing.TB) []surface {
 	t.Helper()
-	out, errs, code := run(t, "operator", "token", "create", "outsider", "--json", "--data", p.Data)
+	out, errs, code := run(t, "operator", "api-token", "create", "outsider", "--json", "--data", p.Data)
 	var token struct{ Value string }
 	if err := json.Unmarshal([]byte(out), &token); err != nil || code != 0 || token.Value == "" {
-		t.Fatalf("operator token create: %d %v\n%s", code, err, errs)
+		t.Fatalf("operator api-token create: %d %v\n%s", code, err, errs)
 	}
 	u, err := url.Parse(p.URL)
 	if err != nil {
