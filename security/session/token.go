@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -157,7 +158,7 @@ func (s *Sessions) check(r storage.Reader, token string) (*verifiedToken, error)
 	switch {
 	case errors.Join(err, err2) != nil:
 		return nil, badJWT("bad_jwt", "claims are malformed")
-	case c.Issuer != s.Issuer(ref):
+	case !sameIssuer(c.Issuer, s.Issuer(ref)):
 		return nil, badJWT("bad_jwt", "token has invalid claims: wrong issuer")
 	case c.Audience != audience || c.Role != audience:
 		return nil, badJWT("bad_jwt", "token has invalid claims: wrong audience")
@@ -166,6 +167,17 @@ func (s *Sessions) check(r storage.Reader, token string) (*verifiedToken, error)
 		Verified: Verified{Account: subject, Session: session, AAL: c.AAL, Claims: slices.Clip(payload)},
 		tenant:   r.By().Tenant(), project: r.By().Project(), expires: time.Unix(c.Expires, 0),
 	}, nil
+}
+
+// sameIssuer reports whether two issuers are the same project's auth. Each node of a cluster issues tokens under the address at
+// which its clients call it, and every node takes them: who signed is known by the project's key.
+func sameIssuer(a, b string) bool {
+	left, err := url.Parse(a)
+	if err != nil {
+		return false
+	}
+	right, err := url.Parse(b)
+	return err == nil && left.Scheme == right.Scheme && left.Path == right.Path
 }
 
 type verifiedToken struct {
