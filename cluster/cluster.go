@@ -61,8 +61,6 @@ type Config struct {
 	ServerTLS, ClientTLS *tls.Config
 	// Join takes over a connection of somebody who wants to join; default: such connections are closed.
 	Join func(net.Conn)
-	// RPC takes over a connection that carries the node-to-node RPC; default: such connections are closed.
-	RPC func(net.Conn)
 
 	Logger *slog.Logger
 
@@ -84,7 +82,10 @@ type Config struct {
 	SegmentSize   int           // bytes of one file of the log, taken from the disk at once; default 16 MiB
 	MarkBytes     int64         // bytes written to the log between marks, after which it is cut; default 64 MiB
 	MinFree       int64         // bytes of the disk below which writes are refused; default 64 MiB
-	Trailing      uint64        // entries of the log kept behind a mark, for nodes that lag; default 128
+	Trailing      int64         // bytes of the log kept behind a mark, for nodes that lag; default 64 MiB
+	MaxLog        int64         // bytes that the log may keep behind a mark, whoever wants them; default 1 GiB
+	// Hold is the lowest index of the log that is still wanted, for an archive; 0: none. Default: nothing is.
+	Hold func() uint64
 }
 
 func (c *Config) check() error {
@@ -108,6 +109,9 @@ func (c *Config) check() error {
 	setDefault(&c.CommitTimeout, 5*time.Millisecond)
 	setDefault(&c.ReportEvery, time.Second)
 	setDefault(&c.NoLeader, 10*time.Second)
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
 	setDefault(&c.MaxEntry, entry.MaxEntry)
 	setDefault(&c.MaxBatch, 1<<20)
 	setDefault(&c.MaxWaiting, 64<<20)
@@ -115,7 +119,8 @@ func (c *Config) check() error {
 	setDefault(&c.SegmentSize, 16<<20)
 	setDefault(&c.MarkBytes, 64<<20)
 	setDefault(&c.MinFree, minFree)
-	setDefault(&c.Trailing, 128)
+	setDefault(&c.Trailing, 64<<20)
+	setDefault(&c.MaxLog, 1<<30)
 	if c.Lease > c.Heartbeat {
 		return errors.New("a leader's lease must not be longer than the heartbeat timeout")
 	}
@@ -137,6 +142,7 @@ type Cluster struct {
 	wal       *diskLog
 	store     *guardedStore
 	marks     *marks
+	lengths   *lengths
 	transport *transport.Transport
 	raft      *handle
 
@@ -156,7 +162,9 @@ type Cluster struct {
 	turned     chan struct{} // closed when leadership or health may have changed
 
 	proposals queue
-	reads     rounds
+	reads     rounds // of this node, where it leads
+	remote    rounds // of the leader, where another node is
+	peers     peers
 }
 
 var _ storage.Engine = (*Cluster)(nil)
@@ -180,6 +188,7 @@ func open(c Config, files types.VFS, wrap func(store) store) (*Cluster, error) {
 	n.disk = disk{dir: c.Dir, need: c.MinFree}
 	n.proposals.init()
 	n.reads.init()
+	n.remote.init()
 	if err := n.openFiles(files, wrap); err != nil {
 		return nil, err
 	}
@@ -243,13 +252,16 @@ func (c *Cluster) openFiles(files types.VFS, wrap func(store) store) (err error)
 		return err
 	}
 	if err = c.checkTogether(applied); err == nil {
+		err = c.finishEmptying()
+	}
+	if err == nil {
 		err = removeLeftovers(dir)
 	}
 	if err != nil {
 		c.wal.Close()
 		return err
 	}
-	c.store = &guardedStore{store: wrap(c.wal), fail: c.fail, limit: c.config.MarkBytes, full: c.full}
+	c.store = &guardedStore{store: wrap(c.wal), marks: c.marks, lengths: c.lengths, hold: c.config.Hold, fail: c.fail, limit: c.config.MarkBytes, full: c.full}
 	return nil
 }
 
@@ -313,7 +325,7 @@ func (c *Cluster) checkContents() error {
 			held = max(held, s.MaxIndex)
 		} else if !s.SealTime.IsZero() || !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("the log in %s: %w; %w", dir, err, errDamaged)
-		} else if i == 0 && len(table.data.Stable) > 0 {
+		} else if k := c.marks.get(); i == 0 && len(table.data.Stable) > 0 && (k == nil || !k.Emptied) {
 			// raft-wal names a segment before it makes it. The first one is made before raft stores a term; every later one
 			// follows one that is complete.
 			return fmt.Errorf("the log in %s has lost its segment %s: %w", dir, segment.FileName(s), errDamaged)
@@ -341,7 +353,8 @@ func (c *Cluster) checkTogether(applied uint64) error {
 	if applied < persisted {
 		return fmt.Errorf("the database holds entries up to %d, but the log in %s knows that it held them up to %d: it was put back to an older copy; restore this node from the others or from a snapshot", applied, dir, persisted)
 	}
-	if err := checkLog(c.wal, dir, after, applied); err != nil {
+	c.lengths = &lengths{keep: c.config.Trailing, most: c.config.MaxLog}
+	if err := checkLog(c.wal, dir, after, applied, func(l *raft.Log) { c.lengths.add(l) }); err != nil {
 		return err
 	}
 	last, err := c.wal.LastIndex()
@@ -370,7 +383,7 @@ func (c *Cluster) checkTogether(applied uint64) error {
 // start starts raft over the open files.
 func (c *Cluster) start() error {
 	logger := newRaftLogger(c.logger)
-	machine, err := fsm.New(c.state, c.fail)
+	machine, err := fsm.New(c.state, c.fail, c.marks.install)
 	if err != nil {
 		return err
 	}
@@ -378,12 +391,15 @@ func (c *Cluster) start() error {
 	// raft must reach the listener's address through the transport, but nothing may come in before the log is checked.
 	c.transport, err = transport.New(transport.Config{
 		Listener: c.config.Listener, Advertise: c.config.Advertise, Dial: c.config.Dial,
-		Server: c.config.ServerTLS, Client: c.config.ClientTLS, RPC: c.config.RPC, Join: c.config.Join,
+		Server: c.config.ServerTLS, Client: c.config.ClientTLS, RPC: c.serveRPC, Join: c.config.Join,
+		Self: c.config.Node, Address: c.where,
 		Timeout: c.config.Heartbeat, Logger: c.logger, RaftLogger: logger,
 	})
 	if err != nil {
 		return err
 	}
+	c.marks.logger, c.marks.stall, c.marks.drop = c.logger, max(10*time.Second, 4*c.config.Heartbeat), c.transport.DropInbound
+	c.marks.room = func(size int64) error { return c.disk.full(size + c.config.MinFree) }
 	notify := make(chan bool)
 	rc := raft.DefaultConfig()
 	rc.LocalID = serverID(c.config.Node)
@@ -391,20 +407,21 @@ func (c *Cluster) start() error {
 	rc.NotifyCh = notify
 	rc.LeaderLeaseTimeout = c.config.Lease
 	rc.MaxAppendEntries = 64
-	rc.TrailingLogs = c.config.Trailing
+	rc.TrailingLogs = 1 // what is kept is counted in bytes; see guardedStore.DeleteRange
 	rc.SnapshotInterval = time.Minute
 	rc.SnapshotThreshold = 4096
 	rc.NoSnapshotRestoreOnStart = true
 	rc.NoLegacyTelemetry = true
 	// See hurry.
 	rc.HeartbeatTimeout = c.config.Heartbeat + time.Millisecond
-	rc.ElectionTimeout = c.config.Heartbeat + time.Millisecond
+	rc.ElectionTimeout = c.config.Election + time.Millisecond
+	rc.CommitTimeout = c.config.CommitTimeout
 	if err := c.bootstrap(rc); err != nil {
 		c.transport.Close()
 		return err
 	}
 	c.store.running.Store(true)
-	r, err := newRaft(rc, machine, c.store, c.marks, c.transport)
+	r, err := newRaft(rc, machine, c.store, c.marks, sender{c.transport, c.marks})
 	if err != nil {
 		c.transport.Close()
 		return fmt.Errorf("starting the log in %s: %w", c.config.Dir, err)
@@ -412,11 +429,13 @@ func (c *Cluster) start() error {
 	c.raft.run(r)
 	ctx, cancel := context.WithCancel(context.Background())
 	c.stop = cancel
-	c.running.Add(5)
+	c.running.Add(7)
 	go c.watch(notify)
 	go c.supervise()
 	go c.propose(ctx)
-	go c.runRounds(ctx)
+	go c.runRounds(&c.reads, c.round)
+	go c.runRounds(&c.remote, c.remoteRound)
+	go c.ask(ctx)
 	go c.keepShort(ctx)
 	if err := c.hurry(); err != nil {
 		c.fail(err)
@@ -428,10 +447,20 @@ func (c *Cluster) start() error {
 	return nil
 }
 
+// where finds a node by its id in the latest configuration.
+func (c *Cluster) where(name raft.ServerID) (node [16]byte, addr string, ok bool) {
+	id, err := storage.ParseID(string(name))
+	if err != nil {
+		return node, "", false
+	}
+	m, ok := c.member(id)
+	return id, m.Addr, ok
+}
+
 func serverID(id storage.ID) raft.ServerID { return raft.ServerID(id.String()) }
 
 // newRaft is raft.NewRaft, without its panics.
-func newRaft(rc *raft.Config, machine *fsm.FSM, s *guardedStore, m *marks, t *transport.Transport) (r *raft.Raft, err error) {
+func newRaft(rc *raft.Config, machine *fsm.FSM, s *guardedStore, m *marks, t raft.Transport) (r *raft.Raft, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -561,6 +590,7 @@ func (c *Cluster) supervise() {
 	}
 	// Messages that wait for other nodes end now, so that raft's goroutines do.
 	c.transport.Close()
+	c.closePeers()
 	if err := stopped.Error(); err != nil {
 		c.logger.Warn("stopping the log", "error", err)
 	}
@@ -652,9 +682,11 @@ func (c *Cluster) Status() Status {
 // the next start has nothing to replay. It returns when nothing runs any more.
 func (c *Cluster) Close() error {
 	c.closed.Do(func() {
+		c.handOver()
 		close(c.closing)
 		<-c.proposals.drained
 		<-c.reads.drained
+		<-c.remote.drained
 		<-c.dead
 		c.stop()
 		c.running.Wait()

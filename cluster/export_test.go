@@ -45,6 +45,9 @@ func EncodeSmall(payload []byte) []byte { return encodeSmall("test", 1, payload)
 func DecodeSmall(b []byte) ([]byte, error) { return decodeSmall("test", 1, b) }
 
 // Confirm is one round of a read.
-func Confirm(r leadership, consumed func() (index, term uint64)) (uint64, error) {
-	return confirm(r, consumed, func(f raft.Future) error { return f.Error() })
+func Confirm(r interface {
+	leadership
+	VerifyLeader() raft.Future
+}, consumed func() (index, term uint64)) (uint64, error) {
+	return confirm(r, consumed, func(f raft.Future) error { return f.Error() }, func(uint64) error { return r.VerifyLeader().Error() })
 }

@@ -25,6 +25,7 @@ type proposal struct {
 	state   atomic.Int32
 	done    chan struct{} // closed after outcome and err are set
 	outcome entry.Outcome
+	index   uint64 // of the log entry that it became part of
 	err     error
 }
 
@@ -124,35 +125,47 @@ func (c *Cluster) Propose(ctx context.Context, e *entry.Entry) (entry.Outcome, e
 		_, revision := c.state.Applied()
 		return entry.Outcome{Status: entry.Invalid, Revision: revision}, nil
 	}
-	p := &proposal{encoded: entry.Append(nil, e), done: make(chan struct{})}
-	if len(p.encoded) > c.config.MaxEntry {
+	encoded := entry.Append(nil, e)
+	if len(encoded) > c.config.MaxEntry {
 		return entry.Outcome{}, storage.Errorf(storage.TooLarge, "entry_too_large",
-			"the transaction takes %d bytes and the limit is %d: write less at a time", len(p.encoded), c.config.MaxEntry)
+			"the transaction takes %d bytes and the limit is %d: write less at a time", len(encoded), c.config.MaxEntry)
 	}
 	if err := c.disk.takes(e); err != nil {
 		return entry.Outcome{}, err
 	}
-	if err := c.lead(ctx); err != nil {
-		return entry.Outcome{}, err
-	}
+	var outcome entry.Outcome
+	_, err := c.atLeader(ctx, func(ctx context.Context, leader Member, self bool) (_ []byte, err error) {
+		if self {
+			outcome, _, err = c.proposeHere(ctx, encoded)
+		} else {
+			outcome, err = c.forward(ctx, leader, encoded)
+		}
+		return nil, err
+	})
+	return outcome, err
+}
+
+// proposeHere proposes an encoded entry on the node that leads. It returns also the index of the log.
+func (c *Cluster) proposeHere(ctx context.Context, encoded []byte) (entry.Outcome, uint64, error) {
+	p := &proposal{encoded: encoded, done: make(chan struct{})}
 	if ok, closed := c.proposals.add(p, c.config.MaxWaiting); closed {
-		return entry.Outcome{}, c.unavailable()
+		return entry.Outcome{}, 0, c.unavailable()
 	} else if !ok {
-		return entry.Outcome{}, storage.Errorf(storage.TooMany, "log_busy", "too many writes are waiting: try again in a moment")
+		return entry.Outcome{}, 0, storage.Errorf(storage.TooMany, "log_busy", "too many writes are waiting: try again in a moment")
 	}
 	select {
 	case <-p.done:
-		return p.outcome, p.err
+		return p.outcome, p.index, p.err
 	case <-ctx.Done():
 	}
 	if p.state.CompareAndSwap(queued, left) {
-		return entry.Outcome{}, timedOut(ctx, "the write was not begun in time: try again")
+		return entry.Outcome{}, 0, timedOut(ctx, "the write was not begun in time: try again")
 	}
 	select {
 	case <-p.done: // both happened
-		return p.outcome, p.err
+		return p.outcome, p.index, p.err
 	default:
-		return entry.Outcome{}, &storage.InDoubt{Cause: ctx.Err()}
+		return entry.Outcome{}, 0, &storage.InDoubt{Cause: ctx.Err()}
 	}
 }
 
@@ -160,35 +173,7 @@ func timedOut(ctx context.Context, message string) error {
 	return &storage.Error{Fault: storage.Unavailable, Code: "timeout", Message: message, Cause: ctx.Err()}
 }
 
-// lead returns when this node leads, or an error that says why that is not to be expected.
-func (c *Cluster) lead(ctx context.Context) error {
-	if c.failure.Load() == nil && c.raft.State() == raft.Leader {
-		return nil
-	}
-	ctx, cancel := c.patience(ctx)
-	defer cancel()
-	for {
-		turned := c.turns()
-		if err := c.usable(); err != nil {
-			return err
-		}
-		if c.raft.State() == raft.Leader {
-			return nil
-		}
-		if _, id := c.raft.LeaderWithID(); id != "" && id != serverID(c.config.Node) {
-			return storage.Errorf(storage.Unavailable, "not_leader", "node %s leads the cluster: ask it", id)
-		}
-		select {
-		case <-turned:
-		case <-c.closing:
-		case <-c.failed:
-		case <-ctx.Done():
-			return c.noLeader(ctx)
-		}
-	}
-}
-
-// patience bounds how long a call waits for a leader when its context does not.
+// patience bounds how long a call waits for a leader.
 func (c *Cluster) patience(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return ctx, func() {}
@@ -296,6 +281,7 @@ func (c *Cluster) settle(batch []*proposal, f raft.ApplyFuture) {
 		return
 	}
 	for i, p := range batch {
+		p.index = f.Index()
 		p.answer(outcomes[i], nil)
 	}
 }

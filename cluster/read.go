@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -44,8 +45,14 @@ func (c *Cluster) readIndex(ctx context.Context) (uint64, error) {
 		if err := c.usable(); err != nil {
 			return 0, err
 		}
-		if c.raft.State() == raft.Leader {
-			index, err := c.reads.join(ctx, c.closing, c.failed)
+		self := c.raft.State() == raft.Leader
+		leader, known := c.Leader()
+		if self || known && leader.ID != c.config.Node {
+			r := &c.reads
+			if !self {
+				r = &c.remote
+			}
+			index, err := r.join(ctx, c.closing, c.failed)
 			if err == nil {
 				return index, nil
 			}
@@ -55,18 +62,44 @@ func (c *Cluster) readIndex(ctx context.Context) (uint64, error) {
 				}
 				return 0, c.unavailable()
 			}
-			if c.raft.State() == raft.Leader {
+			if self && c.raft.State() == raft.Leader {
 				continue
 			}
 		}
-		select {
-		case <-turned:
-		case <-c.closing:
-		case <-c.failed:
-		case <-ctx.Done():
-			return 0, c.noLeader(ctx)
+		if err := c.lookAgain(ctx, turned); err != nil {
+			return 0, err
 		}
 	}
+}
+
+// leaderIndex is readIndex for another node: it does not ask any further.
+func (c *Cluster) leaderIndex(ctx context.Context) (uint64, error) {
+	if index, ok := c.aloneIndex(); ok {
+		return index, nil
+	}
+	if c.raft.State() != raft.Leader {
+		return 0, errNotLeader()
+	}
+	index, err := c.reads.join(ctx, c.closing, c.failed)
+	if err != nil {
+		return 0, errNotLeader()
+	}
+	return index, nil
+}
+
+// remoteRound asks the leader for a read index.
+func (c *Cluster) remoteRound() (uint64, error) {
+	leader, ok := c.Leader()
+	if !ok || leader.ID == c.config.Node {
+		return 0, errAgain
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), c.config.Heartbeat)
+	defer cancel()
+	answer, err := c.Call(ctx, leader.ID, "read-index", nil)
+	if err != nil || len(answer) != 8 {
+		return 0, errAgain
+	}
+	return binary.BigEndian.Uint64(answer), nil
 }
 
 // aloneIndex is the read index of a leader that is the only voter, without a round: nobody else can be elected without its
@@ -146,27 +179,28 @@ func (r *rounds) join(ctx context.Context, closing, failed <-chan struct{}) (uin
 	}
 }
 
-func (c *Cluster) runRounds(ctx context.Context) {
+// run holds rounds, each for all who wait when it begins, until the node closes or fails.
+func (c *Cluster) runRounds(r *rounds, hold func() (uint64, error)) {
 	defer c.running.Done()
-	defer close(c.reads.drained)
+	defer close(r.drained)
 	for {
 		select {
-		case <-c.reads.wake:
+		case <-r.wake:
 		case <-c.closing:
 			return
 		case <-c.failed:
 			return
 		}
-		c.reads.mu.Lock()
-		readers := c.reads.waiting
-		c.reads.waiting = nil
-		c.reads.mu.Unlock()
+		r.mu.Lock()
+		readers := r.waiting
+		r.waiting = nil
+		r.mu.Unlock()
 		var a answer
-		a.index, a.err = c.round()
-		c.reads.held.Add(1)
-		c.reads.served.Add(uint64(len(readers)))
-		for _, r := range readers {
-			r <- a
+		a.index, a.err = hold()
+		r.held.Add(1)
+		r.served.Add(uint64(len(readers)))
+		for _, reader := range readers {
+			reader <- a
 		}
 	}
 }
@@ -177,17 +211,16 @@ type leadership interface {
 	CurrentTerm() uint64
 	CommitIndex() uint64
 	Apply(cmd []byte, timeout time.Duration) raft.ApplyFuture
-	VerifyLeader() raft.Future
 }
 
 var _ leadership = (*raft.Raft)(nil)
 
 func (c *Cluster) round() (uint64, error) {
-	return confirm(c.raft, c.fsm.Consumed, func(f raft.Future) error { return await(c, f) })
+	return confirm(c.raft, c.fsm.Consumed, func(f raft.Future) error { return await(c, f) }, c.majority)
 }
 
 // confirm returns the commit index at its beginning, when this node led from then to its end. (Raft dissertation, §6.4.)
-func confirm(r leadership, consumed func() (index, term uint64), await func(raft.Future) error) (uint64, error) {
+func confirm(r leadership, consumed func() (index, term uint64), await func(raft.Future) error, majority func(term uint64) error) (uint64, error) {
 	term := r.CurrentTerm()
 	if r.State() != raft.Leader {
 		return 0, errAgain
@@ -202,7 +235,7 @@ func confirm(r leadership, consumed func() (index, term uint64), await func(raft
 		}
 	}
 	index := r.CommitIndex()
-	if err := await(r.VerifyLeader()); err != nil {
+	if err := majority(term); err != nil {
 		return 0, errAgain
 	}
 	// The check comes after the round: it shows that the node led, in one term, all the time.
@@ -210,4 +243,42 @@ func confirm(r leadership, consumed func() (index, term uint64), await func(raft
 		return 0, errAgain
 	}
 	return index, nil
+}
+
+// majority returns when a majority of the voters, this node among them, has said that it knows of no term above ours. raft's
+// own VerifyLeader would count answers to questions that were asked before the round, and goes through its main loop, which
+// is blocked while the log syncs.
+func (c *Cluster) majority(term uint64) error {
+	voters, have := 0, 0
+	var others []storage.ID
+	for _, m := range c.Members() {
+		switch {
+		case !m.Voter:
+			continue
+		case m.ID == c.config.Node:
+			have++
+		default:
+			others = append(others, m.ID)
+		}
+		voters++
+	}
+	answers := make(chan bool, len(others))
+	for _, id := range others {
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), c.config.Heartbeat)
+			defer cancel()
+			b, err := c.Call(ctx, id, "confirm", nil)
+			answers <- err == nil && len(b) == 8 && binary.BigEndian.Uint64(b) <= term
+		}()
+	}
+	for need := voters/2 + 1; have < need; {
+		if len(others) == 0 {
+			return errAgain
+		}
+		others = others[1:]
+		if <-answers {
+			have++
+		}
+	}
+	return nil
 }

@@ -22,8 +22,11 @@ type store interface {
 // it had crashed alone. Nothing that was not written is ever answered as written.
 type guardedStore struct {
 	store
-	fail    func(error) // must not block
-	limit   int64       // bytes, after which
+	marks   *marks
+	lengths *lengths
+	hold    func() uint64 // the lowest entry that is wanted; nil: none
+	fail    func(error)   // must not block
+	limit   int64         // bytes, after which
 	full    chan<- struct{}
 	written atomic.Int64
 	running atomic.Bool // the callers are raft's goroutines
@@ -60,11 +63,16 @@ func (g *guardedStore) write(f func() error) error {
 func (g *guardedStore) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Log{l}) }
 
 func (g *guardedStore) StoreLogs(logs []*raft.Log) error {
-	err := g.write(func() error { return g.store.StoreLogs(logs) })
+	err := g.write(func() error {
+		if err := g.store.StoreLogs(logs); err != nil {
+			return err
+		}
+		return g.marks.filled()
+	})
 	if err == nil {
 		n := 0
 		for _, l := range logs {
-			n += len(l.Data) + codecHeader
+			n += g.lengths.add(l)
 		}
 		if g.written.Add(int64(n)) > g.limit {
 			select {
@@ -76,8 +84,33 @@ func (g *guardedStore) StoreLogs(logs []*raft.Log) error {
 	return err
 }
 
+// DeleteRange is called for three things: to cut the log behind a mark, which leaves the last entry (TrailingLogs is one)
+// and is what lengths decides about; to drop entries at the end that a leader does not have; and to empty the log.
 func (g *guardedStore) DeleteRange(from, to uint64) error {
-	return g.write(func() error { return g.store.DeleteRange(from, to) })
+	return g.write(func() error {
+		first, err := g.store.FirstIndex()
+		if err != nil {
+			return err
+		}
+		last, err := g.store.LastIndex()
+		if err != nil {
+			return err
+		}
+		if from <= first && to < last {
+			var wanted uint64
+			if g.hold != nil {
+				wanted = g.hold()
+			}
+			if to = g.lengths.cut(to, wanted); to < from {
+				return nil
+			}
+		} else if from <= first {
+			if err := g.marks.emptying(); err != nil {
+				return err
+			}
+		}
+		return g.store.DeleteRange(from, to)
+	})
 }
 
 func (g *guardedStore) Set(key, value []byte) error {

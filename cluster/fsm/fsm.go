@@ -37,14 +37,20 @@ type State interface {
 	Close() error
 }
 
-// A Copier is a State that can write a consistent copy of what it has persisted, for another node.
+// A Copier is a State that can give another node a consistent copy of what it has persisted: the index that the copy holds,
+// its size, and the copy, which must be closed.
 type Copier interface {
-	WriteTo(w io.Writer) (int64, error)
+	Copy() (index uint64, size int64, image interface {
+		io.WriterTo
+		io.Closer
+	}, err error)
 }
 
-// A Restorer is a State that can replace itself by a copy that WriteTo made on another node.
+// A Restorer is a State that can replace itself by the file that a Copy of another node makes. CheckCopy refuses one that
+// Restore would refuse, without changing anything, and says which index it holds.
 type Restorer interface {
-	Restore(r io.Reader) error
+	CheckCopy(path string) (index uint64, err error)
+	Restore(path string) error
 }
 
 // ErrStopped is the answer to entries that came after one that could not be applied.
@@ -52,8 +58,9 @@ var ErrStopped = errors.New("the state machine has stopped")
 
 // A FSM is a raft.BatchingFSM over a State. Its methods for raft are called by raft only.
 type FSM struct {
-	state State
-	fatal func(error)
+	state   State
+	fatal   func(error)
+	install Installer
 
 	term    atomic.Uint64 // of the last log entry that was consumed
 	index   atomic.Uint64 // of the last log entry that was consumed
@@ -66,12 +73,16 @@ type FSM struct {
 
 // New returns the state machine over state. fatal is called once, with the reason, when an entry cannot be applied; it
 // must not block.
-func New(state State, fatal func(error)) (*FSM, error) {
+func New(state State, fatal func(error), install Installer) (*FSM, error) {
 	if state == nil || fatal == nil {
 		return nil, errors.New("a state machine needs a state and somebody to tell when it stops")
 	}
-	return &FSM{state: state, fatal: fatal, moved: make(chan struct{})}, nil
+	return &FSM{state: state, fatal: fatal, install: install, moved: make(chan struct{})}, nil
 }
+
+// An Installer makes the state hold the copy of another node that was received last, or more, and returns the index that
+// the state then holds, and the term of the mark that came with the copy. A nil one refuses every copy.
+type Installer func() (index, term uint64, err error)
 
 // Consumed returns the index and term of the last log entry that has reached the state. Barriers and no-ops of raft do not
 // reach it.
@@ -108,7 +119,8 @@ func (f *FSM) Wait(ctx context.Context, index uint64) error {
 }
 
 func (f *FSM) advance(index, term uint64) {
-	f.index.Store(index)
+	// After a copy of another node, which may be newer than its mark, the log is behind the state for a while.
+	f.index.Store(max(index, f.index.Load()))
 	f.term.Store(term)
 	f.mu.Lock()
 	if f.waiting > 0 {
@@ -201,14 +213,22 @@ func (m *mark) Persist(sink raft.SnapshotSink) error {
 // Release does nothing: a mark holds nothing.
 func (m *mark) Release() {}
 
-// Restore replaces the state by another node's.
-func (f *FSM) Restore(r io.ReadCloser) error {
-	restorer, ok := f.state.(Restorer)
-	if !ok {
-		return errors.New("restoring the state: this database cannot take over another node's copy")
+// Restore takes over another node's copy. Its bytes were received and checked before; see Installer.
+func (f *FSM) Restore(io.ReadCloser) error {
+	if f.stopped != nil {
+		return fmt.Errorf("%w: %w", ErrStopped, f.stopped)
 	}
-	if err := restorer.Restore(r); err != nil {
-		return fmt.Errorf("restoring the state: %w", err)
+	if f.install == nil {
+		return errors.New("this node cannot take over another node's copy")
 	}
+	index, term, err := f.install()
+	if err != nil {
+		err = fmt.Errorf("taking over another node's copy: %w", err)
+		if f.state.Failed() != nil {
+			return f.stop(err)
+		}
+		return err
+	}
+	f.advance(index, term)
 	return nil
 }

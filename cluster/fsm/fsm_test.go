@@ -50,7 +50,7 @@ func batch(n int) []byte {
 func newFSM(t *testing.T, s fsm.State) (*fsm.FSM, *[]error) {
 	t.Helper()
 	var stops []error
-	f, err := fsm.New(s, func(err error) { stops = append(stops, err) })
+	f, err := fsm.New(s, func(err error) { stops = append(stops, err) }, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,10 +63,10 @@ func command(index, term uint64, data []byte) *raft.Log {
 
 func TestNewWantsItsGuards(t *testing.T) {
 	t.Parallel()
-	if _, err := fsm.New(nil, func(error) {}); err == nil {
+	if _, err := fsm.New(nil, func(error) {}, nil); err == nil {
 		t.Error("no state")
 	}
-	if _, err := fsm.New(&counter{}, nil); err == nil {
+	if _, err := fsm.New(&counter{}, nil, nil); err == nil {
 		t.Error("nobody to tell")
 	}
 }

@@ -8,10 +8,13 @@ package transport
 import (
 	"context"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,6 +35,11 @@ type Config struct {
 	// Advertise is set.
 	Listener  net.Listener
 	Advertise string
+	// Self is this node. A connection that was meant for another is closed: an address may come to be another node's, and a
+	// vote must not be counted as one of the node that used to be there.
+	Self [16]byte
+	// Address finds where a node is reached, by the id that raft has for it; default: where raft believes that it is.
+	Address func(id raft.ServerID) (node [16]byte, addr string, ok bool)
 	// Dial opens a connection to another node.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
 	// Server and Client are for mutual TLS. Both are set, or neither (in tests).
@@ -83,7 +91,7 @@ func New(c Config) (*Transport, error) {
 	l := &layer{Config: c, raft: make(chan net.Conn), closed: make(chan struct{}), conns: map[net.Conn]struct{}{}, joins: make(chan struct{}, c.MaxJoins)}
 	t := &Transport{layer: l}
 	t.NetworkTransport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: l, MaxPool: 3, Timeout: c.Timeout, Logger: c.RaftLogger, MsgpackUseNewTimeFormat: true,
+		ServerAddressProvider: l, Stream: l, MaxPool: 3, Timeout: c.Timeout, Logger: c.RaftLogger, MsgpackUseNewTimeFormat: true,
 	})
 	l.running.Add(1)
 	go l.accept()
@@ -91,8 +99,8 @@ func New(c Config) (*Transport, error) {
 }
 
 // DialRPC opens a connection to another node that carries the node-to-node RPC.
-func (t *Transport) DialRPC(ctx context.Context, addr string) (net.Conn, error) {
-	return t.layer.dial(ctx, addr, kindRPC)
+func (t *Transport) DialRPC(ctx context.Context, node [16]byte, addr string) (net.Conn, error) {
+	return t.layer.dial(ctx, node, addr, kindRPC)
 }
 
 // Close closes the listener and every connection, and returns when nothing runs any more.
@@ -174,6 +182,17 @@ func (l *layer) greet(c net.Conn) {
 	if n, err := c.Read(kind[:]); err != nil || n != 1 {
 		c.Close()
 		return
+	}
+	if kind[0] != kindRaft && kind[0] != kindJoin && (kind[0] != kindRPC || l.RPC == nil) {
+		c.Close()
+		return
+	}
+	var meant [16]byte
+	if kind[0] != kindJoin {
+		if _, err := io.ReadFull(c, meant[:]); err != nil || meant != [16]byte{} && meant != l.Self {
+			c.Close()
+			return
+		}
 	}
 	if err := c.SetDeadline(time.Time{}); err != nil {
 		c.Close()
@@ -301,10 +320,27 @@ func (l *layer) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, 
 		case <-ctx.Done():
 		}
 	}()
-	return l.dial(ctx, string(addr), kindRaft)
+	var node [16]byte
+	if id, rest, ok := strings.Cut(string(addr), "@"); ok {
+		if n, err := hex.Decode(node[:], []byte(id)); err != nil || n != len(node) {
+			return nil, fmt.Errorf("the address %q names no node", addr)
+		}
+		addr = raft.ServerAddress(rest)
+	}
+	return l.dial(ctx, node, string(addr), kindRaft)
 }
 
-func (l *layer) dial(ctx context.Context, addr string, kind byte) (net.Conn, error) {
+// ServerAddr is raft.ServerAddressProvider: an address with the node that is meant to be there.
+func (l *layer) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	if l.Address != nil {
+		if node, addr, ok := l.Address(id); ok {
+			return raft.ServerAddress(hex.EncodeToString(node[:]) + "@" + addr), nil
+		}
+	}
+	return "", errors.New("it is not known where that node is")
+}
+
+func (l *layer) dial(ctx context.Context, node [16]byte, addr string, kind byte) (net.Conn, error) {
 	c, err := l.Config.Dial(ctx, addr)
 	if err != nil {
 		return nil, err
@@ -319,7 +355,7 @@ func (l *layer) dial(ctx context.Context, addr string, kind byte) (net.Conn, err
 	if limit := time.Now().Add(l.Handshake); !ok || limit.Before(deadline) {
 		deadline = limit
 	}
-	introduced, err := l.introduce(ctx, c, deadline, kind)
+	introduced, err := l.introduce(ctx, c, deadline, kind, node)
 	if err != nil {
 		c.Close()
 		return nil, fmt.Errorf("connecting to node %s: %w", addr, err)
@@ -328,7 +364,7 @@ func (l *layer) dial(ctx context.Context, addr string, kind byte) (net.Conn, err
 }
 
 // introduce does the TLS handshake and says what the connection carries.
-func (l *layer) introduce(ctx context.Context, c net.Conn, deadline time.Time, kind byte) (net.Conn, error) {
+func (l *layer) introduce(ctx context.Context, c net.Conn, deadline time.Time, kind byte, node [16]byte) (net.Conn, error) {
 	if err := c.SetDeadline(deadline); err != nil {
 		return nil, err
 	}
@@ -339,7 +375,7 @@ func (l *layer) introduce(ctx context.Context, c net.Conn, deadline time.Time, k
 		}
 		c = t
 	}
-	if _, err := c.Write([]byte{kind}); err != nil {
+	if _, err := c.Write(append([]byte{kind}, node[:]...)); err != nil {
 		return nil, err
 	}
 	return c, c.SetDeadline(time.Time{})

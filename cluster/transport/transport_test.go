@@ -74,7 +74,7 @@ func TestRaftAndRPCShareAPort(t *testing.T) {
 		if err := send(a, "b"); err != nil {
 			t.Error(err)
 		}
-		conn, err := a.DialRPC(t.Context(), "b")
+		conn, err := a.DialRPC(t.Context(), [16]byte{}, "b")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -224,7 +224,7 @@ func TestDialEndsWithItsContext(t *testing.T) {
 		n.Cut("a", "b")
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := a.DialRPC(ctx, "b"); err == nil {
+		if _, err := a.DialRPC(ctx, [16]byte{}, "b"); err == nil {
 			t.Error("it reached a node that is cut off")
 		}
 	})

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 
 	bbolt "go.etcd.io/bbolt"
+
+	"bulwark/storage/entry"
 )
 
 // A handle is an open file, counted by who reads it, so that it can be replaced under them: bbolt's own Close waits for
@@ -65,18 +67,9 @@ func (db *DB) Restore(path string) error {
 	defer db.compaction.stop()()
 	db.replacing.Lock()
 	defer db.replacing.Unlock()
-	info, err := Inspect(path)
+	info, err := db.checkCopy(path)
 	if err != nil {
 		return err
-	}
-	old := db.keeper()
-	if cluster, err := clusterOf(old); err != nil {
-		return fmt.Errorf("taking over %s: %w", path, err)
-	} else if info.ClusterID != cluster {
-		return fmt.Errorf("taking over %s: it belongs to another cluster (%s, not %s)", path, info.ClusterID, cluster)
-	}
-	if index, _ := db.Applied(); info.Index < index {
-		return fmt.Errorf("taking over %s: it ends at index %d, and this database holds entries up to %d", path, info.Index, index)
 	}
 	if err := syncFile(path); err != nil {
 		return fmt.Errorf("taking over %s: %w", path, err)
@@ -103,8 +96,30 @@ func (db *DB) Restore(path string) error {
 	return syncFolder(filepath.Dir(path)) // its name is gone from there
 }
 
+// CheckCopy refuses the files that Restore refuses, and changes nothing. It returns the index that the file holds.
+func (db *DB) CheckCopy(path string) (index uint64, err error) {
+	info, err := db.checkCopy(path)
+	return info.Index, err
+}
+
+func (db *DB) checkCopy(path string) (Info, error) {
+	info, err := Inspect(path)
+	if err != nil {
+		return info, err
+	}
+	if cluster, err := clusterOf(db.keeper()); err != nil {
+		return info, fmt.Errorf("taking over %s: %w", path, err)
+	} else if info.ClusterID != cluster {
+		return info, fmt.Errorf("taking over %s: it belongs to another cluster (%s, not %s)", path, info.ClusterID, cluster)
+	}
+	if index, _ := db.Applied(); info.Index < index {
+		return info, fmt.Errorf("taking over %s: it ends at index %d, and this database holds entries up to %d", path, info.Index, index)
+	}
+	return info, nil
+}
+
 // clusterOf reads whose database an open file is.
-func clusterOf(h *handle) (id [idSize]byte, err error) {
+func clusterOf(h *handle) (id entry.ID, err error) {
 	if !h.acquire() {
 		return id, errors.New("the database is closed")
 	}
