@@ -303,8 +303,8 @@ func checkTail(dir string, last uint64) error {
 }
 
 // checkLog reads every entry of the log once, so that a damaged one is found before raft, which panics, finds it. after is
-// the index up to which the node's mark makes the log unnecessary.
-func checkLog(w raft.LogStore, dir string, after, applied uint64) error {
+// the index up to which the node's mark makes the log unnecessary. each is called with every entry.
+func checkLog(w raft.LogStore, dir string, after, applied uint64, each func(*raft.Log)) error {
 	first, err := w.FirstIndex()
 	if err != nil {
 		return err
@@ -326,6 +326,7 @@ func checkLog(w raft.LogStore, dir string, after, applied uint64) error {
 			return fmt.Errorf("the log in %s, entry %d: it is another entry; %w", dir, i, errDamaged)
 		}
 		term = l.Term
+		each(&l)
 		if err := checkFormat(&l, applied); err != nil {
 			return fmt.Errorf("the log in %s, entry %d: %w", dir, i, err)
 		}
