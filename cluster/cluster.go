@@ -648,6 +648,9 @@ type Status struct {
 func (c *Cluster) Status() Status {
 	addr, id := c.raft.LeaderWithID()
 	applied, revision := c.state.Applied()
+	if consumed, _ := c.fsm.Consumed(); consumed > applied { // raft's own entries change nothing
+		applied = consumed
+	}
 	s := Status{
 		Role: strings.ToLower(c.raft.State().String()), Term: c.raft.CurrentTerm(), Leader: string(id), LeaderAddr: string(addr),
 		Last: c.raft.LastIndex(), Commit: c.raft.CommitIndex(), Applied: applied, Revision: revision,

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 
-	"bulwark/security/keys"
 	"bulwark/storage"
 	"bulwark/web"
 	"bulwark/web/api"
@@ -143,30 +142,6 @@ func (n *Node) recordSealing(ctx context.Context, by storage.Actor, action strin
 	})
 }
 
-// Status says what the node is doing.
-func (n *Node) Status(ctx context.Context) api.NodeStatus {
-	c := n.cluster.Status()
-	s := api.NodeStatus{
-		Version: n.opts.Version, Node: n.id.String(), Cluster: n.header.Cluster.String(), Data: n.dataFolder(), URL: n.URL(),
-		Role: c.Role, Leader: c.Leader, Term: c.Term, Applied: c.Applied,
-		Seal: string(n.header.Kind), Sealed: n.ring.Sealed(), Started: n.started, Ready: true,
-		Components: n.readiness(ctx),
-	}
-	if n.header.Kind == keys.Shamir {
-		s.Shares, s.Needed = n.progress()
-	}
-	for _, v := range c.Voters {
-		s.Members = append(s.Members, api.Member{Node: v.ID.String(), Address: v.Addr, Voter: true})
-	}
-	for _, p := range s.Components {
-		if !p.Ready {
-			s.Ready = false
-			s.Reasons = append(s.Reasons, p.Name+": "+p.Reason)
-		}
-	}
-	return s
-}
-
 func (n *Node) progress() (have, need int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -178,30 +153,6 @@ func (n *Node) dataFolder() string {
 		return abs
 	}
 	return n.cfg.Data
-}
-
-// readiness says of each part whether it works.
-func (n *Node) readiness(context.Context) []api.ReadyState {
-	part := func(name string, reason string) api.ReadyState {
-		return api.ReadyState{Name: name, Ready: reason == "", Reason: reason}
-	}
-	c := n.cluster.Status()
-	log := ""
-	switch {
-	case c.Failure != "":
-		log = c.Failure
-	case c.Leader == "":
-		log = "there is no leader"
-	}
-	database := ""
-	if err := n.state.Failed(); err != nil {
-		database = err.Error()
-	}
-	seal := ""
-	if n.ring.Sealed() {
-		seal = "sealed: run `bulwark operator unseal`"
-	}
-	return []api.ReadyState{part("seal", seal), part("disk", c.DiskFull), part("log", log), part("database", database)}
 }
 
 // URL is where clients reach the node.

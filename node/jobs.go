@@ -28,15 +28,64 @@ func (n *Node) startJobs(ctx context.Context, checkpoints *audit.Checkpointer, s
 			}
 		})
 	}
-	job("sweep", func() error { return n.parts.directory.Sweep(ctx) })
+	// What changes the cluster's records runs on the node that leads; what is this node's own runs here.
+	led := func(name string, fn func(ctx context.Context) error) {
+		job(name, func() error { return n.whileLeading(ctx, fn) })
+	}
+	led("sweep", n.parts.directory.Sweep)
 	job("audit index", func() error { return search.Follow(ctx, n.cluster) })
-	job("audit checkpoints", func() error {
+	led("audit checkpoints", func(ctx context.Context) error {
 		ticker := time.NewTicker(checkpointEvery)
 		defer ticker.Stop()
 		return checkpoints.Run(ctx, n.cluster, ticker.C)
 	})
 	job("node certificate", func() error { return n.keepEnrolled(ctx) })
-	job("tidying up", func() error { return n.tidyUp(ctx) })
+	led("tidying up", n.tidyUp)
+}
+
+// lookEvery is how often a node looks whether it still leads.
+const lookEvery = 250 * time.Millisecond
+
+// leads reports whether this node leads, as far as it knows. Two may believe so for a moment: what they then do twice must be
+// harmless.
+func (n *Node) leads() bool {
+	leader, ok := n.cluster.Leader()
+	return ok && leader.ID == n.id
+}
+
+// whileLeading runs fn whenever this node leads, until ctx ends. An error of fn while the node leads is returned.
+func (n *Node) whileLeading(ctx context.Context, fn func(ctx context.Context) error) error {
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		if !n.leads() {
+			select {
+			case <-ctx.Done():
+			case <-ticker.C:
+			}
+			continue
+		}
+		term, stop := context.WithCancel(ctx)
+		done := make(chan error, 1)
+		go func() { done <- guarded(func() error { return fn(term) }) }()
+		var err error
+		for running := true; running; {
+			select {
+			case err = <-done:
+				running = false
+			case <-ticker.C:
+				if !n.leads() {
+					stop()
+				}
+			}
+		}
+		ended := term.Err() != nil
+		stop()
+		if !ended {
+			return err
+		}
+	}
+	return nil
 }
 
 // guarded runs fn. A page of the database that cannot be read ends fn, and not the process. What a panic says may quote what

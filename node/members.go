@@ -34,9 +34,6 @@ func (n *Node) registerMembers(m *api.Mux) {
 	api.Handle(m, api.PromoteNodeRoute, func(ctx context.Context, by storage.Actor, req api.NodeRequest) (api.NodeName, error) {
 		return n.changeNode(ctx, by, req.Node, "member.promote", n.cluster.Promote)
 	})
-	api.Handle(m, api.DemoteNodeRoute, func(ctx context.Context, by storage.Actor, req api.NodeRequest) (api.NodeName, error) {
-		return n.changeNode(ctx, by, req.Node, "member.demote", n.cluster.Demote)
-	})
 	api.Handle(m, api.TransferRoute, func(ctx context.Context, by storage.Actor, req api.TransferRequest) (api.NodeName, error) {
 		if req.Node != "" {
 			return n.changeNode(ctx, by, req.Node, "member.transfer_leader", n.cluster.TransferLeadership)
@@ -120,6 +117,7 @@ func (n *Node) nodes() []api.NodeInfo {
 			}
 		case heard && !p.At.IsZero():
 			i.Applied, i.Seen = p.Report.Applied, &p.At
+			i.Unheard = max(0, n.opts.Now().Sub(p.At).Seconds())
 			// What cannot be read is of a later version, and left out.
 			_ = json.Unmarshal(p.Report.Extra, &e)
 			for _, f := range p.Report.Faults {

@@ -62,6 +62,7 @@ type Node struct {
 	// What other nodes know this one by, and where they call it.
 	credentials *member.Credentials
 	clusterAddr string
+	stopping    atomic.Bool
 	ownName     atomic.Pointer[string] // as the cluster knows it, once that was read
 	lateness    lateness
 	life        context.Context // ends when the node closes
@@ -343,6 +344,10 @@ func (n *Node) Wait(ctx context.Context) error {
 // Close stops the node: it takes no more requests, finishes those that run, and leaves a database that needs no replay.
 func (n *Node) Close() error {
 	var errs []error
+	n.stopping.Store(true) // a load balancer may look
+	if n.cluster != nil && n.leads() {
+		n.handOver()
+	}
 	n.end()
 	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.StopTimeout)
 	defer cancel()
@@ -365,6 +370,17 @@ func (n *Node) Close() error {
 	n.ring.Seal()
 	return errors.Join(errs...)
 }
+
+// handOver lets another node lead while this one still serves, so that a write never waits for an election.
+func (n *Node) handOver() {
+	ctx, cancel := context.WithTimeout(context.Background(), handOverTime)
+	defer cancel()
+	if err := n.cluster.TransferLeadership(ctx, storage.ID{}); err != nil {
+		n.logger.Debug("handing leadership over", "error", err) // there may be nobody
+	}
+}
+
+const handOverTime = 2 * time.Second
 
 // run runs fn until it returns; an error stops the node.
 func (n *Node) run(what string, fn func() error) {

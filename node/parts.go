@@ -2,11 +2,13 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"bulwark/security/access"
 	"bulwark/security/account"
@@ -114,7 +116,7 @@ func (k indexKeys) IndexKey(tenant storage.ID) (id string, key []byte, err error
 // startServing starts what needs the root key: the records of a new cluster, certificates, followers and jobs, and the
 // clients' listener. The caller holds n.mu.
 func (n *Node) startServing(ctx context.Context) error {
-	if err := n.cluster.Ready(ctx); err != nil {
+	if err := n.awaitLeader(ctx); err != nil {
 		return err
 	}
 	if err := n.store.Bootstrap(ctx); err != nil {
@@ -205,6 +207,27 @@ func (n *Node) stopServing() {
 	if n.serving != nil {
 		n.serving()
 		n.serving = nil
+	}
+}
+
+// sayWaiting is how often a node that waits for the others says so.
+const sayWaiting = 10 * time.Second
+
+// awaitLeader returns when the cluster has a leader that this node can reach, however long that takes: the other machines may
+// come up later. Meanwhile the console answers.
+func (n *Node) awaitLeader(ctx context.Context) error {
+	for {
+		err := n.cluster.Ready(ctx)
+		var e *storage.Error
+		if err == nil || ctx.Err() != nil || !errors.As(err, &e) || e.Code != "no_leader" {
+			return errors.Join(err, ctx.Err())
+		}
+		n.logger.Info("waiting for the other nodes: there is no leader yet")
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(sayWaiting):
+		}
 	}
 }
 

@@ -15,6 +15,9 @@ import (
 // asJSON what it says is one line: a Demo, where there is no demo project without its keys.
 func Run(ctx context.Context, cfg config.Config, o Options, out io.Writer, asJSON bool) error {
 	n, err := Open(ctx, cfg, o)
+	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil // it was told to stop while it waited
+	}
 	if err != nil {
 		return err
 	}

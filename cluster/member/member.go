@@ -279,7 +279,7 @@ func (g *Registry) Remove(ctx context.Context, by storage.Actor, id storage.ID) 
 	})
 }
 
-// Note records an operation on a member that the log itself carries out: promote, demote, transfer-leader.
+// Note records an operation on a member that the log itself carries out: promote, transfer-leader.
 func (g *Registry) Note(ctx context.Context, by storage.Actor, action string, id storage.ID) error {
 	return g.store.Update(ctx, by, storage.Intent{Action: action, Object: id.String()}, func(tx storage.Tx) error {
 		tx.Note("node", id.String())

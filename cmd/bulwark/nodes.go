@@ -159,19 +159,6 @@ func (a *app) promoteCommand() *cobra.Command {
 	}
 }
 
-func (a *app) demoteCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "demote NODE", Short: "Take a node's vote; it keeps its copy of the data", Example: "  bulwark operator demote berlin-2", Args: exactly("NODE"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			reply, err := call(cmd.Context(), a, api.DemoteNodeRoute, api.NodeRequest{Node: args[0]})
-			if err != nil {
-				return err
-			}
-			return a.print(reply, func() error { return a.say("%s votes no more", called(reply)) })
-		},
-	}
-}
-
 func (a *app) transferCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "transfer-leader [NODE]", Short: "Make another node lead, before you stop this one's machine",

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -28,18 +29,28 @@ func (a *app) statusCommand() *cobra.Command {
 				if s.Sealed && s.Needed > 0 {
 					seal += fmt.Sprintf(" (%d of %d shares given)", s.Shares, s.Needed)
 				}
-				err := a.fields("ready", yes(s.Ready), "why not", strings.Join(s.Reasons, "; "), "seal", seal, "url", s.URL,
-					"data", s.Data, "node", s.Node, "cluster", s.Cluster, "role", s.Role, "leader", s.Leader,
-					"term", fmt.Sprint(s.Term), "applied", fmt.Sprint(s.Applied), "started", stamp(s.Started), "version", s.Version)
-				if err != nil || len(s.Members) < 2 {
+				if err := a.say("%s\n", clean(s.Verdict)); err != nil {
 					return err
 				}
-				rows := make([][]string, len(s.Members))
-				for i, m := range s.Members {
-					rows[i] = []string{m.Node, m.Address, yes(m.Voter)}
+				if len(s.Nodes) > 1 {
+					rows := nodeRows(s.Nodes)
+					for i := range rows {
+						rows[i] = slices.Delete(rows[i], 6, 7) // ids are for operator nodes
+					}
+					if err := a.table("", []string{"NAME", "ROLE", "ADDRESS", "BEHIND", "SEEN", "VERSION", "FAULTS"}, rows); err != nil {
+						return err
+					}
+					if err := a.say(""); err != nil {
+						return err
+					}
 				}
-				return a.table("", []string{"NODE", "ADDRESS", "VOTES"}, rows)
+				return a.fields("ready", yes(s.Ready), "why not", strings.Join(s.Reasons, "; "), "seal", seal, "url", s.URL,
+					"data", s.Data, "database", mebibytes(s.DatabaseBytes), "log", mebibytes(s.LogBytes), "certificate until", stamp(s.Certificate),
+					"node", s.Node, "cluster", s.Cluster, "role", s.Role, "leader", s.Leader,
+					"term", fmt.Sprint(s.Term), "applied", fmt.Sprint(s.Applied), "started", stamp(s.Started), "version", s.Version)
 			})
 		},
 	}
 }
+
+func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }

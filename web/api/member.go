@@ -16,8 +16,6 @@ var (
 		Method: "POST", Path: "/api/v1/operator/nodes/{node}/remove", Summary: "Take a node out of the cluster for good"}
 	PromoteNodeRoute = Route[NodeRequest, NodeName]{
 		Method: "POST", Path: "/api/v1/operator/nodes/{node}/promote", Summary: "Give a node a vote"}
-	DemoteNodeRoute = Route[NodeRequest, NodeName]{
-		Method: "POST", Path: "/api/v1/operator/nodes/{node}/demote", Summary: "Take a node's vote"}
 	TransferRoute = Route[TransferRequest, NodeName]{
 		Method: "POST", Path: "/api/v1/operator/leader", Summary: "Make another node lead"}
 )
@@ -69,6 +67,7 @@ type NodeInfo struct {
 	Behind  uint64      `json:"behind" doc:"entries of the log that the leader has committed and this node has not applied"`
 	Self    bool        `json:"self,omitzero" doc:"the node that answers"`
 	Seen    *time.Time  `json:"seen,omitempty" doc:"when it was last heard of"`
+	Unheard float64     `json:"unheard_seconds,omitzero" doc:"how long nothing was heard of it"`
 	Faults  []NodeFault `json:"faults,omitempty"`
 }
 

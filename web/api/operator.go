@@ -34,6 +34,13 @@ type NodeStatus struct {
 	Started    time.Time    `json:"started"`
 	Members    []Member     `json:"members,omitempty"`
 	Components []ReadyState `json:"components,omitempty"`
+
+	Verdict       string     `json:"verdict" doc:"how the cluster is, in one line, as this node sees it"`
+	Healthy       bool       `json:"healthy" doc:"whether every node is there and has no fault"`
+	Nodes         []NodeInfo `json:"nodes,omitempty"`
+	DatabaseBytes int64      `json:"database_bytes"`
+	LogBytes      int64      `json:"log_bytes"`
+	Certificate   time.Time  `json:"certificate_expires,omitzero" doc:"of the certificate by which other nodes know this one"`
 }
 
 // A Member is one node of the cluster.
