@@ -393,7 +393,7 @@ func (c *Cluster) start() error {
 		Listener: c.config.Listener, Advertise: c.config.Advertise, Dial: c.config.Dial,
 		Server: c.config.ServerTLS, Client: c.config.ClientTLS, RPC: c.serveRPC, Join: c.config.Join,
 		Self: c.config.Node, Address: c.where,
-		Timeout: c.config.Heartbeat, Logger: c.logger, RaftLogger: logger,
+		Timeout: max(2*c.config.Heartbeat, messageTime), Logger: c.logger, RaftLogger: logger,
 	})
 	if err != nil {
 		return err
@@ -446,6 +446,9 @@ func (c *Cluster) start() error {
 	}
 	return nil
 }
+
+// messageTime is how long one message may take at least: entries of many megabytes do.
+const messageTime = 2 * time.Second
 
 // where finds a node by its id in the latest configuration.
 func (c *Cluster) where(name raft.ServerID) (node [16]byte, addr string, ok bool) {

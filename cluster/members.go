@@ -44,12 +44,25 @@ func (c *Cluster) Leader() (Member, bool) {
 	addr, name := c.raft.LeaderWithID()
 	id, err := storage.ParseID(string(name))
 	if err != nil {
-		return Member{}, false
+		return c.saysItLeads()
 	}
 	if m, ok := c.member(id); ok {
 		return m, true
 	}
 	return Member{ID: id, Addr: string(addr), Voter: true}, true
+}
+
+// saysItLeads returns the member that said of itself that it leads, not long ago: a node whose address has changed hears of no
+// leader, because the leader calls it where it was.
+func (c *Cluster) saysItLeads() (found Member, ok bool) {
+	for id, p := range c.Peers() {
+		if p.Err == "" && p.Report.Leads && c.config.Clock().Sub(p.At) < 3*c.config.ReportEvery {
+			if m, is := c.member(id); is {
+				found, ok = m, true
+			}
+		}
+	}
+	return found, ok
 }
 
 // A change is what is done to the configuration.

@@ -47,6 +47,7 @@ type PeerReport struct {
 	Report Report
 	At     time.Time     // when it came; zero: never
 	Took   time.Duration // from the question to the answer
+	Commit uint64        // what this node knew to be committed when it asked
 	Err    string        // why the last question was not answered; "" when it was
 }
 
@@ -190,7 +191,7 @@ func (c *Cluster) askAll(ctx context.Context) {
 			continue
 		}
 		asked.Go(func() {
-			start := time.Now()
+			start, commit := time.Now(), c.raft.CommitIndex()
 			b, err := c.Call(ctx, m.ID, "report", nil)
 			var r Report
 			if err == nil {
@@ -205,7 +206,7 @@ func (c *Cluster) askAll(ctx context.Context) {
 			if err != nil {
 				p.Err = err.Error()
 			} else {
-				p = PeerReport{Report: r, At: c.config.Clock(), Took: time.Since(start)}
+				p = PeerReport{Report: r, At: c.config.Clock(), Took: time.Since(start), Commit: commit}
 			}
 			c.peers.reports[m.ID] = p
 		})

@@ -92,10 +92,6 @@ func (n *Node) extra() json.RawMessage {
 func (n *Node) nodes() []api.NodeInfo {
 	s, peers := n.cluster.Status(), n.cluster.Peers()
 	leader, _ := n.cluster.Leader()
-	commit := s.Commit
-	for _, p := range peers {
-		commit = max(commit, p.Report.Commit)
-	}
 	list := []api.NodeInfo{}
 	for _, m := range n.cluster.Members() {
 		i := api.NodeInfo{Node: m.ID.String(), Address: m.Addr, Role: "non-voter"}
@@ -109,14 +105,14 @@ func (n *Node) nodes() []api.NodeInfo {
 		p, heard := peers[m.ID]
 		switch {
 		case m.ID == n.id:
-			i.Self, i.Applied = true, s.Applied
+			i.Self, i.Applied, i.Behind = true, s.Applied, s.Commit-min(s.Commit, s.Applied)
 			// It was made by us.
 			_ = json.Unmarshal(n.extra(), &e)
 			for _, f := range n.faults() {
 				i.Faults = append(i.Faults, api.NodeFault{Name: f.Name, Reason: f.Reason})
 			}
 		case heard && !p.At.IsZero():
-			i.Applied, i.Seen = p.Report.Applied, &p.At
+			i.Applied, i.Seen, i.Behind = p.Report.Applied, &p.At, p.Commit-min(p.Commit, p.Report.Applied)
 			i.Unheard = max(0, n.opts.Now().Sub(p.At).Seconds())
 			// What cannot be read is of a later version, and left out.
 			_ = json.Unmarshal(p.Report.Extra, &e)
@@ -125,7 +121,6 @@ func (n *Node) nodes() []api.NodeInfo {
 			}
 		}
 		i.Name, i.URL, i.Version = e.Name, e.URL, e.Version
-		i.Behind = commit - min(commit, i.Applied)
 		list = append(list, i)
 	}
 	return list

@@ -191,6 +191,7 @@ func (n *Node) openFiles(ctx context.Context, nodes net.Listener) (root []byte, 
 		Listener: nodes, Advertise: n.clusterAddr,
 		ServerTLS: n.credentials.ServerTLS(), ClientTLS: n.credentials.ClientTLS(), Join: n.answerJoin,
 		Extra: n.extra, Faults: n.faults, Clock: n.opts.Now,
+		Heartbeat: n.cfg.ElectionTimeout, Election: n.cfg.ElectionTimeout, Lease: n.cfg.ElectionTimeout * 4 / 5,
 		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
 			return dialer.DialContext(ctx, "tcp", addr)
 		},

@@ -43,6 +43,8 @@ type Config struct {
 	TLSNames []string `toml:"tls-names" doc:"further host names and addresses for the certificate"`
 	HTTP2    bool     `toml:"http2" doc:"offer HTTP/2 to clients"`
 
+	ElectionTimeout time.Duration `toml:"election-timeout" doc:"how long the nodes do without a leader before they elect another; longer where the network is slow"`
+
 	RequestTimeout time.Duration `toml:"request-timeout" doc:"how long one request may take, body and answer included"`
 	HeaderTimeout  time.Duration `toml:"header-timeout" doc:"how long the headers of a request may take"`
 	IdleTimeout    time.Duration `toml:"idle-timeout" doc:"how long a connection may wait for its next request"`
@@ -63,21 +65,22 @@ type Config struct {
 // Default returns the defaults.
 func Default() Config {
 	return Config{
-		Data:           "./bulwark-data",
-		Listen:         "localhost:8443",
-		ClusterListen:  "localhost:8444",
-		Seal:           "file",
-		RequestTimeout: 30 * time.Second,
-		HeaderTimeout:  10 * time.Second,
-		IdleTimeout:    2 * time.Minute,
-		StopTimeout:    10 * time.Second,
-		MaxConnections: 4096,
-		MaxBody:        8 << 20,
-		RateLimit:      500,
-		RateBurst:      1000,
-		BcryptCost:     10,
-		LogLevel:       "info",
-		LogFormat:      "text",
+		Data:            "./bulwark-data",
+		Listen:          "localhost:8443",
+		ClusterListen:   "localhost:8444",
+		Seal:            "file",
+		ElectionTimeout: 500 * time.Millisecond,
+		RequestTimeout:  30 * time.Second,
+		HeaderTimeout:   10 * time.Second,
+		IdleTimeout:     2 * time.Minute,
+		StopTimeout:     10 * time.Second,
+		MaxConnections:  4096,
+		MaxBody:         8 << 20,
+		RateLimit:       500,
+		RateBurst:       1000,
+		BcryptCost:      10,
+		LogLevel:        "info",
+		LogFormat:       "text",
 	}
 }
 
@@ -346,6 +349,7 @@ func (c Config) Validate() error {
 		{"key-file", c.outside(c.KeyFile)},
 		{"passphrase-file", c.outside(c.PassphraseFile)},
 		{"tls-names", names(c.TLSNames)},
+		{"election-timeout", between(c.ElectionTimeout, 100*time.Millisecond, time.Minute)},
 		{"request-timeout", between(c.RequestTimeout, time.Second, time.Hour)},
 		{"header-timeout", between(c.HeaderTimeout, 100*time.Millisecond, time.Minute)},
 		{"idle-timeout", between(c.IdleTimeout, time.Second, time.Hour)},

@@ -151,8 +151,6 @@ func noteBody(n int) []byte {
 	return fmt.Appendf(nil, `{"id":"%s","body":"%s"}`, noteID(n), text1k(n))
 }
 
-func noteID(n int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", n) }
-
 func text1k(n int) string {
 	b := make([]byte, 860)
 	x := uint32(n)*2654435761 + 1
@@ -366,16 +364,6 @@ func loaded(t *testing.T, out []byte, elapsed, used time.Duration) figure {
 	}
 	return figure{Requests: r.Requests, CPU: used / time.Duration(r.Requests), Rate: float64(r.Requests) / elapsed.Seconds(),
 		P50: time.Duration(r.P50us) * time.Microsecond, P99: time.Duration(r.P99us) * time.Microsecond}
-}
-
-func free(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // bareEnv makes this program serve the bytes of a file, and nothing else.

@@ -94,81 +94,6 @@ func middle[T int64 | float64 | time.Duration](all []T) T {
 	return sorted[len(sorted)/2]
 }
 
-// threeNodes starts a cluster as the README says to.
-func threeNodes(t *testing.T, dir string) []*process {
-	t.Helper()
-	nodes := []*process{serve(t, filepath.Join(dir, "one"), "--name", "one")}
-	for _, name := range []string{"two", "three"} {
-		out, errs, code := run(t, "operator", "token", "--json", "--data", nodes[0].Data)
-		var token struct {
-			Token string `json:"token"`
-		}
-		if err := json.Unmarshal([]byte(out), &token); code != 0 || err != nil {
-			t.Fatalf("making a token: exit code %d %v\n%s%s", code, err, out, errs)
-		}
-		p := serve(t, filepath.Join(dir, name), "--name", name, "--join", token.Token)
-		p.PublishableKey, p.SecretKey = nodes[0].PublishableKey, nodes[0].SecretKey
-		// Each node has its own URL; the project's path is the same.
-		_, path, _ := strings.Cut(strings.TrimPrefix(nodes[0].URL, "https://"), "/")
-		p.URL += "/" + path
-		nodes = append(nodes, p)
-	}
-	wait(t, "three voters", func() bool {
-		voters := 0
-		for _, m := range members(t, nodes[0]) {
-			if m.Voter {
-				voters++
-			}
-		}
-		return voters == len(nodes)
-	})
-	return nodes
-}
-
-type member struct {
-	Node  string `json:"node"`
-	Voter bool   `json:"voter"`
-}
-
-type state struct {
-	Node    string   `json:"node"`
-	Role    string   `json:"role"`
-	Ready   bool     `json:"ready"`
-	Members []member `json:"members"`
-}
-
-func status(t *testing.T, p *process) (s state) {
-	t.Helper()
-	out, _, _ := run(t, "status", "--json", "--data", p.Data)
-	// A node that has just been killed says nothing.
-	_ = json.Unmarshal([]byte(out), &s)
-	return s
-}
-
-func members(t *testing.T, p *process) []member { return status(t, p).Members }
-
-func wait(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited a minute for %s", what)
-		}
-	}
-}
-
-func leading(t *testing.T, nodes []*process) (leader *process) {
-	t.Helper()
-	wait(t, "a leader", func() bool {
-		for _, p := range nodes {
-			if status(t, p).Role == "leader" {
-				leader = p
-			}
-		}
-		return leader != nil
-	})
-	return leader
-}
-
 // killLeader kills the leader under writes to the others, and returns how long none was acknowledged. Then the node is
 // started again.
 func killLeader(t *testing.T, nodes []*process, header http.Header, from int) time.Duration {
@@ -184,10 +109,9 @@ func killLeader(t *testing.T, nodes []*process, header http.Header, from int) ti
 		}
 	}
 	took := gap(t, from, func() { leader.kill() }, survivors)
-	again := leader.again(t)
-	again.URL, again.PublishableKey, again.SecretKey = leader.URL, leader.PublishableKey, leader.SecretKey
+	again := leader.back(t)
 	nodes[at] = again
-	wait(t, "the node to be back", func() bool { return status(t, again).Ready })
+	until(t, "the node to be back", func() bool { return status(t, again).Ready })
 	return took
 }
 
@@ -242,7 +166,7 @@ func threeEtcd(t *testing.T, dir string) *etcdCluster {
 		c.start(t, i)
 	}
 	t.Cleanup(c.stop)
-	wait(t, "etcd", func() bool { return c.put(0, 1) == nil })
+	until(t, "etcd", func() bool { return c.put(0, 1) == nil })
 	return c
 }
 
@@ -300,7 +224,7 @@ func (c *etcdCluster) put(i, n int) error {
 func (c *etcdCluster) leader(t *testing.T) (leader int) {
 	t.Helper()
 	leader = -1
-	wait(t, "etcd's leader", func() bool {
+	until(t, "etcd's leader", func() bool {
 		for i := range c.urls {
 			var s struct {
 				Header struct {
@@ -343,7 +267,7 @@ func (c *etcdCluster) killLeader(t *testing.T) time.Duration {
 		_ = c.nodes[leader].Wait()
 	}, survivors)
 	c.start(t, leader)
-	wait(t, "etcd's node to be back", func() bool { return c.put(leader, 2) == nil })
+	until(t, "etcd's node to be back", func() bool { return c.put(leader, 2) == nil })
 	return took
 }
 

@@ -12,11 +12,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -47,12 +49,24 @@ type demo struct {
 // A process is one running node.
 type process struct {
 	demo
-	Data   string
-	listen string
-	cmd    *exec.Cmd
-	client *http.Client
-	log    *bytes.Buffer
-	ended  chan struct{}
+	Data    string
+	listen  string
+	cluster string // where other nodes reach it
+	cmd     *exec.Cmd
+	client  *http.Client
+	log     *bytes.Buffer
+	ended   chan struct{}
+}
+
+// free finds a port.
+func free(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }
 
 // again starts a node that was killed or stopped, on the same port: its tokens name its URL.
@@ -73,8 +87,11 @@ func serve(t testing.TB, data string, args ...string) *process {
 
 func tryServe(t testing.TB, data string, args ...string) (*process, error) {
 	t.Helper()
-	p := &process{Data: data, log: &bytes.Buffer{}, ended: make(chan struct{})}
-	args = append([]string{"serve", "--demo", "--json", "--data", data, "--listen", "localhost:0", "--cluster-listen", "localhost:0"}, args...)
+	p := &process{Data: data, log: &bytes.Buffer{}, ended: make(chan struct{}), cluster: free(t)}
+	if i := slices.Index(args, "--cluster-listen"); i >= 0 {
+		p.cluster = args[i+1]
+	}
+	args = append([]string{"serve", "--demo", "--json", "--data", data, "--listen", "localhost:0", "--cluster-listen", p.cluster}, args...)
 	p.cmd = exec.Command(binary(t), args...)
 	p.cmd.Env = append(os.Environ(), "BULWARK_RATE_LIMIT=0")
 	p.cmd.Stderr = p.log
