@@ -7,6 +7,8 @@ import (
 	"github.com/hashicorp/raft"
 	walfs "github.com/hashicorp/raft-wal/fs"
 	"github.com/hashicorp/raft-wal/types"
+
+	"bulwark/cluster/fsm"
 )
 
 // Resum puts the right checksum at the end of a small file.
@@ -51,3 +53,6 @@ func Confirm(r interface {
 }, consumed func() (index, term uint64)) (uint64, error) {
 	return confirm(r, consumed, func(f raft.Future) error { return f.Error() }, func(uint64) error { return r.VerifyLeader().Error() })
 }
+
+// State is a node's database.
+type State = fsm.State

@@ -178,6 +178,9 @@ func (n *Node) openFiles(ctx context.Context, nodes net.Listener) (root []byte, 
 	if err := n.checkDatabase(); err != nil {
 		return root, err
 	}
+	if err := cluster.Finish(filepath.Join(n.cfg.Data, logName), filepath.Join(n.cfg.Data, databaseName)); err != nil {
+		return root, err
+	}
 	n.state, err = bolt.Open(bolt.Options{
 		Path: filepath.Join(n.cfg.Data, databaseName), ClusterID: n.header.Cluster, Logger: n.logger, PageSize: pageSize,
 	})
