@@ -219,6 +219,12 @@ func (c *Cluster) askAll(ctx context.Context) {
 			delete(c.peers.reports, id)
 		}
 	}
+	for id, client := range c.peers.clients {
+		if !has(members, id) {
+			delete(c.peers.clients, id)
+			go client.Close()
+		}
+	}
 }
 
 func has(members []Member, id storage.ID) bool {
@@ -242,7 +248,7 @@ func (c *Cluster) promoteReady(ctx context.Context, ready map[storage.ID]int) {
 	reports := c.Peers()
 	for _, m := range c.Members() {
 		r := reports[m.ID]
-		if m.Voter || r.Err != "" || r.At.IsZero() || len(r.Report.Faults) > 0 || r.Report.Applied+closeBy < c.raft.CommitIndex() {
+		if m.Voter || r.Err != "" || r.At.IsZero() || hindered(r.Report.Faults) || r.Report.Applied+closeBy < c.raft.CommitIndex() {
 			delete(ready, m.ID)
 			continue
 		}
@@ -258,11 +264,21 @@ func (c *Cluster) promoteReady(ctx context.Context, ready map[storage.ID]int) {
 	}
 }
 
+// hindered reports whether a fault is one with which a node should not vote. A backup that failed is none.
+func hindered(faults []Fault) bool {
+	for _, f := range faults {
+		if f.Name != "backup" {
+			return true
+		}
+	}
+	return false
+}
+
 // correctAddress sees that the others call this node where it is.
 func (c *Cluster) correctAddress(ctx context.Context) {
 	m, ok := c.member(c.config.Node)
 	addr := string(c.transport.LocalAddr())
-	if !ok || m.Addr == addr {
+	if !ok || c.config.Advertise == "" || m.Addr == addr {
 		return
 	}
 	if err := c.Add(ctx, c.config.Node, addr); err != nil && ctx.Err() == nil {

@@ -41,6 +41,9 @@ func (n *Node) faults() []cluster.Fault {
 	if off := clockOff(n.cluster.Peers()); off.Abs() > maxSkew {
 		add("clock", "its clock is %s %s the other nodes': set it, best by NTP", off.Abs().Round(time.Second), aheadOf(off))
 	}
+	if err := n.backupFault.Load(); err != nil && *err != nil {
+		add("backup", "%v", *err)
+	}
 	return all
 }
 

@@ -41,6 +41,7 @@ func (n *Node) startJobs(ctx context.Context, checkpoints *audit.Checkpointer, s
 	})
 	job("node certificate", func() error { return n.keepEnrolled(ctx) })
 	led("tidying up", n.tidyUp)
+	led("snapshots", n.keepSnapshots)
 }
 
 // lookEvery is how often a node looks whether it still leads.

@@ -49,6 +49,15 @@ type Options struct {
 	Random  io.Reader        // nil: crypto/rand
 }
 
+func (o *Options) setDefaults() {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Random == nil {
+		o.Random = rand.Reader
+	}
+}
+
 // A Node is one running program.
 type Node struct {
 	cfg     config.Config
@@ -65,7 +74,8 @@ type Node struct {
 	stopping    atomic.Bool
 	ownName     atomic.Pointer[string] // as the cluster knows it, once that was read
 	lateness    lateness
-	life        context.Context // ends when the node closes
+	backupFault atomic.Pointer[error] // why the last scheduled snapshot failed
+	life        context.Context       // ends when the node closes
 	end         context.CancelFunc
 
 	ring    *keys.Ring
@@ -94,12 +104,7 @@ type Node struct {
 // Open starts a node. On an empty data folder it makes a cluster of one, if the seal needs nobody to be asked. When it
 // returns, the node's console answers; unless the node waits to be unsealed, its clients are served too.
 func Open(ctx context.Context, cfg config.Config, o Options) (*Node, error) {
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	if o.Random == nil {
-		o.Random = rand.Reader
-	}
+	o.setDefaults()
 	if o.Logger == nil {
 		return nil, errors.New("a node needs a logger")
 	}

@@ -132,6 +132,10 @@ func (n *Node) startServing(ctx context.Context) error {
 		certificates.Close()
 		return fmt.Errorf("enrolling the node: %w", err)
 	}
+	if err := n.recordRestore(ctx); err != nil {
+		certificates.Close()
+		return err
+	}
 	search, err := auditsearch.Open(auditsearch.Config{
 		Dir: filepath.Join(n.cfg.Data, searchName), Store: n.store, History: n.store, Keys: indexKeys{n},
 		Clock: n.opts.Now, Logger: n.logger,
@@ -177,6 +181,7 @@ func (n *Node) serveClients(ctx context.Context, certificates *cert.Manager, sea
 	audit.Register(mux, checkpoints, search)
 	n.registerKeys(mux)
 	n.registerMembers(mux)
+	n.registerBackup(mux)
 	n.ca.Store(&pem)
 	n.api.Store(mux)
 

@@ -27,6 +27,7 @@ const imports = `
 storage/entry:
 storage: storage/entry
 storage/bolt: storage storage/entry
+storage/backup: storage storage/entry storage/bolt
 storage/table: storage
 storage/storagetest: storage storage/entry security/access security/audit security/keys
 

@@ -174,7 +174,7 @@ from BULWARK_TOKEN or --token-file.
 		return usage("%s: see %s --help", err, cmd.CommandPath())
 	})
 	root.AddCommand(a.statusCommand(), a.operatorCommand(), a.tenantCommand(), a.projectCommand(), a.apikeyCommand(),
-		a.auditCommand(), a.caCommand(), a.versionCommand())
+		a.auditCommand(), a.snapshotCommand(), a.caCommand(), a.versionCommand())
 	a.addNodeCommands(root)
 	return root
 }

@@ -54,6 +54,11 @@ type Config struct {
 	RateLimit      float64       `toml:"rate-limit" doc:"requests a second from one address; 0 is no limit"`
 	RateBurst      int           `toml:"rate-burst" doc:"requests at once from one address, beyond the rate"`
 
+	SnapshotDir   string        `toml:"snapshot-dir" doc:"a folder for scheduled snapshots, best on another disk; default: none are taken"`
+	SnapshotEvery time.Duration `toml:"snapshot-every" doc:"how often a snapshot is taken"`
+	SnapshotKeep  int           `toml:"snapshot-keep" doc:"how many scheduled snapshots are kept"`
+	SnapshotRate  float64       `toml:"snapshot-rate" doc:"MiB a second that a scheduled snapshot reads at most; 0 is no limit"`
+
 	SecurityContact string `toml:"security-contact" doc:"where to report a weakness, a mailto: or https: address; answered at /.well-known/security.txt"`
 
 	BcryptCost int `toml:"bcrypt-cost" doc:"the cost of hashing a password: each step doubles it"`
@@ -78,6 +83,9 @@ func Default() Config {
 		MaxBody:         8 << 20,
 		RateLimit:       500,
 		RateBurst:       1000,
+		SnapshotEvery:   6 * time.Hour,
+		SnapshotKeep:    28,
+		SnapshotRate:    64,
 		BcryptCost:      10,
 		LogLevel:        "info",
 		LogFormat:       "text",
@@ -358,6 +366,10 @@ func (c Config) Validate() error {
 		{"max-body", between(c.MaxBody, 1<<10, 1<<30)},
 		{"rate-limit", between(c.RateLimit, 0, 1e9)},
 		{"rate-burst", between(c.RateBurst, 1, 1_000_000_000)},
+		{"snapshot-dir", c.outside(c.SnapshotDir)},
+		{"snapshot-every", between(c.SnapshotEvery, time.Minute, 365*24*time.Hour)},
+		{"snapshot-keep", between(c.SnapshotKeep, 1, 100_000)},
+		{"snapshot-rate", between(c.SnapshotRate, 0, 1e6)},
 		{"security-contact", contact(c.SecurityContact)},
 		{"bcrypt-cost", between(c.BcryptCost, 4, 20)},
 		{"log-level", oneOf(c.LogLevel, "debug", "info", "warn", "error")},

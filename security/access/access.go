@@ -65,6 +65,7 @@ func New() *Guard {
 			"key":         ours,
 			"cluster":     ours,
 			"member":      ours,
+			"snapshot":    ours,
 			"certificate": node,
 			"directory":   node,
 			"credential":  node,
