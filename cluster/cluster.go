@@ -160,6 +160,8 @@ type Cluster struct {
 
 	leadership sync.Mutex
 	turned     chan struct{} // closed when leadership or health may have changed
+	leads      raft.ServerID // the last leader that this node heard of
+	loyal      map[*loyalty]struct{}
 
 	proposals queue
 	reads     rounds // of this node, where it leads
@@ -183,7 +185,7 @@ func open(c Config, files types.VFS, wrap func(store) store) (*Cluster, error) {
 	n := &Cluster{
 		config: c, logger: c.Logger, state: c.State, raft: new(handle),
 		failed: make(chan struct{}), dead: make(chan struct{}), closing: make(chan struct{}),
-		full: make(chan struct{}, 1), turned: make(chan struct{}),
+		full: make(chan struct{}, 1), turned: make(chan struct{}), loyal: map[*loyalty]struct{}{},
 	}
 	n.disk = disk{dir: c.Dir, need: c.MinFree}
 	n.proposals.init()
@@ -430,7 +432,12 @@ func (c *Cluster) start() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	c.stop = cancel
 	c.running.Add(7)
-	go c.watch(notify)
+	heard := make(chan raft.Observation, 1) // raft drops what does not fit: then a turn is to come
+	r.RegisterObserver(raft.NewObserver(heard, false, func(o *raft.Observation) bool {
+		_, ok := o.Data.(raft.LeaderObservation)
+		return ok
+	}))
+	go c.watch(notify, heard)
 	go c.supervise()
 	go c.propose(ctx)
 	go c.runRounds(&c.reads, c.round)
@@ -540,10 +547,12 @@ func (c *Cluster) alone() bool {
 }
 
 // watch wakes whoever waits when leadership turns. It is a hint only: what is true is asked of raft.
-func (c *Cluster) watch(notify <-chan bool) {
+func (c *Cluster) watch(notify <-chan bool, heard <-chan raft.Observation) {
 	defer c.running.Done()
 	for {
 		select {
+		case <-heard:
+			c.turn()
 		case leads := <-notify:
 			c.turn()
 			if leads {
@@ -561,6 +570,33 @@ func (c *Cluster) turn() {
 	defer c.leadership.Unlock()
 	close(c.turned)
 	c.turned = make(chan struct{})
+	if _, id := c.raft.LeaderWithID(); id != "" && id != c.leads {
+		c.leads = id
+		for w := range c.loyal {
+			if serverID(w.leader) != id {
+				w.leave()
+			}
+		}
+	}
+}
+
+// loyalty is a call that waits for a leader's answer.
+type loyalty struct {
+	leader storage.ID
+	leave  func()
+}
+
+// deposed calls leave when this node learns that another than leader leads; not any more after the function that it returns.
+func (c *Cluster) deposed(leader Member, leave func()) (stop func()) {
+	w := &loyalty{leader.ID, leave}
+	c.leadership.Lock()
+	defer c.leadership.Unlock()
+	c.loyal[w] = struct{}{}
+	return func() {
+		c.leadership.Lock()
+		defer c.leadership.Unlock()
+		delete(c.loyal, w)
+	}
 }
 
 func (c *Cluster) turns() <-chan struct{} {

@@ -13,6 +13,10 @@ import (
 
 // forward proposes an encoded entry at the leader, and returns when this node's state has it.
 func (c *Cluster) forward(ctx context.Context, leader Member, encoded []byte) (entry.Outcome, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	// Once another leads, the answer may never come; what was asked is in doubt, and the other can settle it.
+	defer c.deposed(leader, cancel)()
 	answer, err := c.Call(ctx, leader.ID, "propose", encoded)
 	if err != nil {
 		return entry.Outcome{}, err
@@ -44,6 +48,9 @@ func (c *Cluster) proposeFor(ctx context.Context, encoded []byte) ([]byte, error
 	}
 	if err := c.disk.takes(e); err != nil {
 		return nil, err
+	}
+	if format := c.format(); encoded[0] > format { // the other node has heard of a member that this one has not
+		encoded = entry.AppendFormat(nil, format, e)
 	}
 	o, index, err := c.proposeHere(ctx, encoded)
 	if err != nil {

@@ -152,13 +152,15 @@ func (c *Cluster) changeHere(ctx context.Context, m memberCall) error {
 		if !have.Voter {
 			return nil
 		}
-		if err := c.mayLose(m.Node); err != nil {
+		if err := c.mayLose(ctx, m.Node); err != nil {
 			return err
 		}
 		return c.changed(ctx, c.raft.DemoteVoter(id, 0, changeTime))
 	case remove:
-		if err := c.mayLose(m.Node); have.Voter && err != nil {
-			return err
+		if have.Voter {
+			if err := c.mayLose(ctx, m.Node); err != nil {
+				return err
+			}
 		}
 		return c.changed(ctx, c.raft.RemoveServer(id, 0, changeTime))
 	case transfer:
@@ -184,14 +186,33 @@ func (c *Cluster) addHere(ctx context.Context, m memberCall, have Member, known 
 	return c.changed(ctx, c.raft.AddNonvoter(serverID(m.Node), raft.ServerAddress(m.Addr), 0, changeTime))
 }
 
-// mayLose refuses to take away the last vote.
-func (c *Cluster) mayLose(id storage.ID) error {
+// mayLose refuses to take away the last vote, and one without which no majority would answer: the change itself needs that
+// majority, and until it is there nothing can be written. This node does not decide about its own vote, but lets another lead.
+func (c *Cluster) mayLose(ctx context.Context, id storage.ID) error {
+	left, answering := 0, 0
+	reports := c.Peers()
 	for _, m := range c.Members() {
-		if m.Voter && m.ID != id {
-			return nil
+		if !m.Voter || m.ID == id {
+			continue
+		}
+		left++
+		if r := reports[m.ID]; m.ID == c.config.Node || r.Err == "" && !r.At.IsZero() {
+			answering++
 		}
 	}
-	return storage.Errorf(storage.Conflict, "last_voter", "it is the only node that votes: without it there is no cluster")
+	switch {
+	case left == 0:
+		return storage.Errorf(storage.Conflict, "last_voter", "it is the only node that votes: without it there is no cluster")
+	case answering < left/2+1:
+		return storage.Errorf(storage.Conflict, "no_majority",
+			"of the %d nodes that would still vote only %d answer: bring another back first, or remove one that does not answer", left, answering)
+	case id == c.config.Node:
+		if err := c.transferHere(ctx, storage.ID{}, Member{}); err != nil {
+			return err
+		}
+		return errNotLeader()
+	}
+	return nil
 }
 
 func (c *Cluster) transferHere(ctx context.Context, to storage.ID, m Member) error {
@@ -238,7 +259,7 @@ func errNotLeader() error {
 func (c *Cluster) atLeader(ctx context.Context, do func(ctx context.Context, leader Member, self bool) ([]byte, error)) ([]byte, error) {
 	ctx, cancel := c.patience(ctx)
 	defer cancel()
-	for {
+	for look := 0; ; look++ {
 		turned := c.turns()
 		if err := c.usable(); err != nil {
 			return nil, err
@@ -251,7 +272,7 @@ func (c *Cluster) atLeader(ctx context.Context, do func(ctx context.Context, lea
 				return answer, err
 			}
 		}
-		if err := c.lookAgain(ctx, turned); err != nil {
+		if err := c.lookAgain(ctx, turned, look); err != nil {
 			return nil, err
 		}
 	}
@@ -271,11 +292,9 @@ func elsewhere(err error) bool {
 	return false
 }
 
-// lookEvery is how often a node that waits for a leader looks whether there is one: raft tells of its own leadership only.
-const lookEvery = 5 * time.Millisecond
-
-func (c *Cluster) lookAgain(ctx context.Context, turned <-chan struct{}) error {
-	timer := time.NewTimer(lookEvery)
+// lookAgain waits until leadership has turned, or a growing while: another node may know of a turn before this one does.
+func (c *Cluster) lookAgain(ctx context.Context, turned <-chan struct{}, look int) error {
+	timer := time.NewTimer(time.Millisecond << min(look, 6))
 	defer timer.Stop()
 	select {
 	case <-turned:

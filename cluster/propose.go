@@ -125,7 +125,7 @@ func (c *Cluster) Propose(ctx context.Context, e *entry.Entry) (entry.Outcome, e
 		_, revision := c.state.Applied()
 		return entry.Outcome{Status: entry.Invalid, Revision: revision}, nil
 	}
-	encoded := entry.Append(nil, e)
+	encoded := entry.AppendFormat(nil, c.format(), e)
 	if len(encoded) > c.config.MaxEntry {
 		return entry.Outcome{}, storage.Errorf(storage.TooLarge, "entry_too_large",
 			"the transaction takes %d bytes and the limit is %d: write less at a time", len(encoded), c.config.MaxEntry)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,7 +38,7 @@ func (c *Cluster) readIndex(ctx context.Context) (uint64, error) {
 	}
 	ctx, cancel := c.patience(ctx)
 	defer cancel()
-	for {
+	for look := 0; ; look++ {
 		turned := c.turns()
 		if c.frozen() {
 			return 0, nil
@@ -62,11 +63,8 @@ func (c *Cluster) readIndex(ctx context.Context) (uint64, error) {
 				}
 				return 0, c.unavailable()
 			}
-			if self && c.raft.State() == raft.Leader {
-				continue
-			}
 		}
-		if err := c.lookAgain(ctx, turned); err != nil {
+		if err := c.lookAgain(ctx, turned, look); err != nil {
 			return 0, err
 		}
 	}
@@ -251,7 +249,8 @@ func confirm(r leadership, consumed func() (index, term uint64), await func(raft
 func (c *Cluster) majority(term uint64) error {
 	voters, have := 0, 0
 	var others []storage.ID
-	for _, m := range c.Members() {
+	members := c.Members()
+	for _, m := range members {
 		switch {
 		case !m.Voter:
 			continue
@@ -263,10 +262,11 @@ func (c *Cluster) majority(term uint64) error {
 		voters++
 	}
 	answers := make(chan bool, len(others))
+	// Whoever is not needed any more is not waited for: a node that is cut off must not gather questions.
+	ctx, cancel := context.WithTimeout(context.Background(), c.config.Heartbeat)
+	defer cancel()
 	for _, id := range others {
 		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), c.config.Heartbeat)
-			defer cancel()
 			b, err := c.Call(ctx, id, "confirm", nil)
 			answers <- err == nil && len(b) == 8 && binary.BigEndian.Uint64(b) <= term
 		}()
@@ -279,6 +279,10 @@ func (c *Cluster) majority(term uint64) error {
 		if <-answers {
 			have++
 		}
+	}
+	// The majority must be one of the voters that decide now.
+	if !slices.Equal(members, c.Members()) {
+		return errAgain
 	}
 	return nil
 }

@@ -79,11 +79,14 @@ func (t *spaceTable) addAll(e *Entry) {
 
 // Append appends the encoding of e to dst. An entry has one encoding only: equal entries have equal bytes. It does not
 // check e; see Validate. DESIGN.md has the layout.
-func Append(dst []byte, e *Entry) []byte {
+func Append(dst []byte, e *Entry) []byte { return AppendFormat(dst, Format, e) }
+
+// AppendFormat is Append in a format from Oldest to Newest, for a cluster in which not every node reads the newest.
+func AppendFormat(dst []byte, format uint8, e *Entry) []byte {
 	var spaces spaceTable
 	spaces.addAll(e)
 
-	dst = append(dst, Format)
+	dst = append(dst, format)
 	dst = append(dst, e.ID[:]...)
 	dst = append(dst, e.Tenant[:]...)
 	dst = binary.AppendUvarint(dst, e.Revision)
@@ -175,7 +178,7 @@ func appendScope(dst []byte, own, tenant, project ID) []byte {
 	return dst
 }
 
-// Decode reads what Append wrote, and nothing else: what it accepts, Append writes again byte for byte. The entry's
+// Decode reads what AppendFormat wrote, and nothing else: what it accepts, AppendFormat writes again byte for byte. The entry's
 // slices point into b, which must not change afterwards. The error is a *NewerFormatError, or wraps ErrDamaged or
 // ErrLimit. Decode checks the limits that bound memory; Validate checks the rest.
 func Decode(b []byte) (*Entry, error) {
@@ -278,8 +281,8 @@ func checkFormat(b []byte) error {
 		return damaged("there are none")
 	case b[0] == 0:
 		return damaged("their format is 0")
-	case b[0] > Format:
-		return &NewerFormatError{Format: b[0], Known: Format}
+	case b[0] > Newest():
+		return &NewerFormatError{Format: b[0], Known: Newest()}
 	}
 	return nil
 }
@@ -443,9 +446,16 @@ func (d *decoder) space() Space {
 	return d.spaces[i]
 }
 
-// AppendBatch appends the payload of one raft log entry: many encoded entries, which group commit put together.
+// AppendBatch appends the payload of one raft log entry: many encoded entries, which group commit put together. Its format is
+// the newest of theirs.
 func AppendBatch(dst []byte, entries [][]byte) []byte {
-	dst = append(dst, Format)
+	format := Oldest
+	for _, e := range entries {
+		if len(e) > 0 {
+			format = max(format, e[0])
+		}
+	}
+	dst = append(dst, format)
 	dst = binary.AppendUvarint(dst, uint64(len(entries)))
 	for _, e := range entries {
 		dst = appendBytes(dst, e)
