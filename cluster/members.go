@@ -93,7 +93,7 @@ func (c *Cluster) Promote(ctx context.Context, id storage.ID) error {
 	return c.change(ctx, memberCall{Do: promote, Node: id})
 }
 
-// Demote takes a member's vote, until it has caught up again.
+// Demote takes a member's vote, until it is promoted.
 func (c *Cluster) Demote(ctx context.Context, id storage.ID) error {
 	return c.change(ctx, memberCall{Do: demote, Node: id})
 }
@@ -144,17 +144,20 @@ func (c *Cluster) changeHere(ctx context.Context, m memberCall) error {
 	id, addr := serverID(m.Node), raft.ServerAddress(have.Addr)
 	switch m.Do {
 	case promote:
+		c.hold(m.Node, false)
 		if have.Voter {
 			return nil
 		}
 		return c.changed(ctx, c.raft.AddVoter(id, addr, 0, changeTime))
 	case demote:
 		if !have.Voter {
+			c.hold(m.Node, true)
 			return nil
 		}
 		if err := c.mayLose(ctx, m.Node); err != nil {
 			return err
 		}
+		c.hold(m.Node, true)
 		return c.changed(ctx, c.raft.DemoteVoter(id, 0, changeTime))
 	case remove:
 		if have.Voter {
@@ -162,6 +165,7 @@ func (c *Cluster) changeHere(ctx context.Context, m memberCall) error {
 				return err
 			}
 		}
+		c.hold(m.Node, false)
 		return c.changed(ctx, c.raft.RemoveServer(id, 0, changeTime))
 	case transfer:
 		return c.transferHere(ctx, m.Node, have)

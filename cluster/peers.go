@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +25,8 @@ type Report struct {
 	Leads                                       bool
 	Formats                                     [2]uint8 // the oldest and the newest entry format that it reads
 	Clock                                       time.Time
+	Knows                                       bool               // the node that asked is a member
+	Held                                        []storage.ID       `json:",omitempty"` // of a leader: the nodes that were demoted by hand
 	Faults                                      []Fault            `json:",omitempty"`
 	Points                                      []Point            `json:",omitempty"`
 	Acked                                       map[storage.ID]Ack `json:",omitempty"` // what it knows that others acknowledged
@@ -56,6 +59,8 @@ type peers struct {
 	mu      sync.Mutex
 	clients map[storage.ID]*rpc.Client
 	reports map[storage.ID]PeerReport
+	held    []storage.ID // demoted by hand: they get their vote back by hand
+	outcast bool         // the leader says that this node is no member
 	closed  bool
 }
 
@@ -137,7 +142,11 @@ func (c *Cluster) answer(ctx context.Context, method string, body []byte) ([]byt
 		}
 		return nil, c.changeHere(ctx, m)
 	case "report":
-		return json.Marshal(c.report())
+		r := c.report()
+		if len(body) == len(storage.ID{}) {
+			_, r.Knows = c.member(storage.ID(body))
+		}
+		return json.Marshal(r)
 	}
 	if h := c.config.Handlers[method]; h != nil {
 		return h(ctx, method, body)
@@ -159,6 +168,14 @@ func (c *Cluster) report() *Report {
 	}
 	if c.config.Faults != nil {
 		r.Faults = c.config.Faults()
+	}
+	if c.Removed() {
+		r.Faults = append(r.Faults, Fault{"removed", "the cluster has removed this node"})
+	}
+	if r.Leads {
+		c.peers.mu.Lock()
+		r.Held = slices.Clone(c.peers.held)
+		c.peers.mu.Unlock()
 	}
 	return r
 }
@@ -192,7 +209,7 @@ func (c *Cluster) askAll(ctx context.Context) {
 		}
 		asked.Go(func() {
 			start, commit := time.Now(), c.raft.CommitIndex()
-			b, err := c.Call(ctx, m.ID, "report", nil)
+			b, err := c.Call(ctx, m.ID, "report", c.config.Node[:])
 			var r Report
 			if err == nil {
 				err = json.Unmarshal(b, &r)
@@ -209,6 +226,9 @@ func (c *Cluster) askAll(ctx context.Context) {
 				p = PeerReport{Report: r, At: c.config.Clock(), Took: time.Since(start), Commit: commit}
 			}
 			c.peers.reports[m.ID] = p
+			if err == nil && r.Leads {
+				c.peers.outcast, c.peers.held = !r.Knows, r.Held
+			}
 		})
 	}
 	asked.Wait()
@@ -236,6 +256,30 @@ func has(members []Member, id storage.ID) bool {
 	return false
 }
 
+// hold makes sure that a node gets its vote back by hand only, or lets go of it.
+func (c *Cluster) hold(id storage.ID, held bool) {
+	c.peers.mu.Lock()
+	defer c.peers.mu.Unlock()
+	c.peers.held = slices.DeleteFunc(slices.Clone(c.peers.held), func(h storage.ID) bool { return h == id })
+	if held {
+		c.peers.held = append(c.peers.held, id)
+	}
+}
+
+func (c *Cluster) isHeld(id storage.ID) bool {
+	c.peers.mu.Lock()
+	defer c.peers.mu.Unlock()
+	return slices.Contains(c.peers.held, id)
+}
+
+// Removed reports whether the cluster has removed this node. One that was away while that happened hears it from the leader.
+func (c *Cluster) Removed() bool {
+	members := c.Members()
+	c.peers.mu.Lock()
+	defer c.peers.mu.Unlock()
+	return len(members) > 0 && (c.peers.outcast || !has(members, c.config.Node))
+}
+
 // closeBy is how many entries a node may lack and still be near enough to vote.
 const closeBy = 256
 
@@ -248,7 +292,7 @@ func (c *Cluster) promoteReady(ctx context.Context, ready map[storage.ID]int) {
 	reports := c.Peers()
 	for _, m := range c.Members() {
 		r := reports[m.ID]
-		if m.Voter || r.Err != "" || r.At.IsZero() || hindered(r.Report.Faults) || r.Report.Applied+closeBy < c.raft.CommitIndex() {
+		if m.Voter || c.isHeld(m.ID) || r.Err != "" || r.At.IsZero() || hindered(r.Report.Faults) || r.Report.Applied+closeBy < c.raft.CommitIndex() {
 			delete(ready, m.ID)
 			continue
 		}
@@ -256,7 +300,7 @@ func (c *Cluster) promoteReady(ctx context.Context, ready map[storage.ID]int) {
 			continue
 		}
 		delete(ready, m.ID)
-		if err := c.changeHere(ctx, memberCall{Do: promote, Node: m.ID}); err != nil {
+		if err := c.changed(ctx, c.raft.AddVoter(serverID(m.ID), raft.ServerAddress(m.Addr), 0, changeTime)); err != nil {
 			c.logger.Warn("giving a node its vote", "node", m.ID, "error", err)
 			continue
 		}
