@@ -29,8 +29,8 @@ import (
 
 // A SnapshotRequest says how a snapshot is taken.
 type SnapshotRequest struct {
-	Rate      float64 `query:"rate" doc:"MiB a second at most; 0 is as fast as it goes"`
-	Uncertain bool    `query:"no_certify" doc:"do not restore the copy in the node to see that it can be"`
+	Rate      int  `query:"rate" doc:"MiB a second at most; 0 is as fast as it goes"`
+	Uncertain bool `query:"no_certify" doc:"do not restore the copy in the node to see that it can be"`
 }
 
 // SnapshotRoute takes a snapshot while writes go on.
@@ -113,11 +113,11 @@ func (n *Node) saveSnapshot(ctx context.Context, by storage.Actor, req SnapshotR
 }
 
 // paced is a writer that takes no more than so many MiB a second.
-func paced(ctx context.Context, w io.Writer, mib float64) io.Writer {
+func paced(ctx context.Context, w io.Writer, mib int) io.Writer {
 	if mib <= 0 {
 		return w
 	}
-	return &pacer{ctx, w, rate.NewLimiter(rate.Limit(mib*(1<<20)), paceStep)}
+	return &pacer{ctx, w, rate.NewLimiter(rate.Limit(mib<<20), paceStep)}
 }
 
 const paceStep = 256 << 10

@@ -52,7 +52,7 @@ out. The snapshot opens only with the root key: keep a copy of that elsewhere.`,
 			return a.print(s, func() error { return a.saySnapshot(s) })
 		},
 	}
-	cmd.Flags().Float64Var(&req.Rate, "rate", 0, "MiB a second at most; 0 is as fast as it goes")
+	cmd.Flags().IntVar(&req.Rate, "rate", 0, "MiB a second at most; 0 is as fast as it goes")
 	cmd.Flags().BoolVar(&req.Uncertain, "no-certify", false, "do not restore the copy in the node to see that it can be")
 	return cmd
 }

@@ -57,7 +57,7 @@ type Config struct {
 	SnapshotDir   string        `toml:"snapshot-dir" doc:"a folder for scheduled snapshots, best on another disk; default: none are taken"`
 	SnapshotEvery time.Duration `toml:"snapshot-every" doc:"how often a snapshot is taken"`
 	SnapshotKeep  int           `toml:"snapshot-keep" doc:"how many scheduled snapshots are kept"`
-	SnapshotRate  float64       `toml:"snapshot-rate" doc:"MiB a second that a scheduled snapshot reads at most; 0 is no limit"`
+	SnapshotRate  int           `toml:"snapshot-rate" doc:"MiB a second that a scheduled snapshot reads at most; 0 is no limit"`
 
 	SecurityContact string `toml:"security-contact" doc:"where to report a weakness, a mailto: or https: address; answered at /.well-known/security.txt"`
 
@@ -369,7 +369,7 @@ func (c Config) Validate() error {
 		{"snapshot-dir", c.outside(c.SnapshotDir)},
 		{"snapshot-every", between(c.SnapshotEvery, time.Minute, 365*24*time.Hour)},
 		{"snapshot-keep", between(c.SnapshotKeep, 1, 100_000)},
-		{"snapshot-rate", between(c.SnapshotRate, 0, 1e6)},
+		{"snapshot-rate", between(c.SnapshotRate, 0, 1_000_000)},
 		{"security-contact", contact(c.SecurityContact)},
 		{"bcrypt-cost", between(c.BcryptCost, 4, 20)},
 		{"log-level", oneOf(c.LogLevel, "debug", "info", "warn", "error")},
