@@ -37,6 +37,9 @@ func (n *Node) serveConsole() error {
 	}
 	n.console = n.newServer()
 	n.run("serving the console", func() error { return n.console.ServeUnix(l) })
+	if n.monitor != nil {
+		n.run("serving metrics", func() error { return n.console.ServeMonitoring(n.monitor) })
+	}
 	return nil
 }
 
@@ -45,7 +48,7 @@ func (n *Node) newServer() *web.Server {
 	return web.New(web.Config{
 		API: http.HandlerFunc(n.serveAPI), Auth: n.parts.auth, Rest: n.parts.rest,
 		Authenticator: operators{n.parts.keys}, Ready: n.readiness,
-		SecurityContact: n.cfg.SecurityContact, Logger: n.logger, Now: n.opts.Now, Random: n.opts.Random,
+		Registry: n.registry, SecurityContact: n.cfg.SecurityContact, Logger: n.logger, Now: n.opts.Now, Random: n.opts.Random,
 		RequestTimeout: n.cfg.RequestTimeout, HeaderTimeout: n.cfg.HeaderTimeout, IdleTimeout: n.cfg.IdleTimeout,
 		MaxBody: n.cfg.MaxBody, MaxConnections: n.cfg.MaxConnections,
 		RateLimit: n.cfg.RateLimit, RateBurst: n.cfg.RateBurst, HTTP2: n.cfg.HTTP2,

@@ -20,6 +20,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"bulwark/cluster"
 	"bulwark/cluster/member"
 	"bulwark/node/config"
@@ -72,6 +74,8 @@ type Node struct {
 	credentials *member.Credentials
 	clusterAddr string
 	stopping    atomic.Bool
+	registry    *prometheus.Registry
+	monitor     net.Listener           // for those who monitor; nil: none
 	ownName     atomic.Pointer[string] // as the cluster knows it, once that was read
 	lateness    lateness
 	backupFault atomic.Pointer[error] // why the last scheduled snapshot failed
@@ -112,6 +116,7 @@ func Open(ctx context.Context, cfg config.Config, o Options) (*Node, error) {
 		cfg: cfg, opts: o, logger: o.Logger, started: o.Now(), ring: keys.NewRing(o.Random),
 		rotated: make(chan struct{}, 1), failed: make(chan error, 8),
 	}
+	n.registry = prometheus.NewRegistry()
 	n.life, n.end = context.WithCancel(context.Background())
 	if err := n.open(ctx); err != nil {
 		// What failed is what to say; that it was then not closed well adds nothing to it.
@@ -133,12 +138,19 @@ func (n *Node) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if n.cfg.MetricsListen != "" {
+		if n.monitor, err = listen(n.cfg.MetricsListen); err != nil {
+			nodes.Close()
+			return err
+		}
+	}
 	root, err := n.openFiles(ctx, nodes)
 	defer clear(root)
 	if err != nil {
 		nodes.Close()
 		return err
 	}
+	n.registry.MustRegister(collector{n})
 	if n.parts, err = n.buildParts(); err != nil {
 		return err
 	}
@@ -367,6 +379,9 @@ func (n *Node) Close() error {
 	n.stopServing()
 	if n.client != nil {
 		n.client.Close() // it never came to serving
+	}
+	if n.monitor != nil {
+		n.monitor.Close()
 	}
 	n.mu.Unlock()
 	n.running.Wait()

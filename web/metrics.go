@@ -1,6 +1,8 @@
 package web
 
 import (
+	"errors"
+	"net"
 	"net/http"
 	"strconv"
 	"time"
@@ -37,9 +39,25 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 		connections: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "bulwark_http_connections", Help: "Open connections of clients."}),
 	}
-	reg.MustRegister(m.requests, m.seconds, m.panics, m.limited, m.connections,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	// A node's servers have one registry: what the first has registered serves them all.
+	m.requests, m.seconds = registered(reg, m.requests), registered(reg, m.seconds)
+	m.panics, m.limited, m.connections = registered(reg, m.panics), registered(reg, m.limited), registered(reg, m.connections)
+	registered(reg, collectors.NewGoCollector())
+	registered(reg, collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// registered registers c, or returns the one that is there under its name.
+func registered[C prometheus.Collector](reg *prometheus.Registry, c C) C {
+	var there prometheus.AlreadyRegisteredError
+	if err := reg.Register(c); errors.As(err, &there) {
+		if same, ok := there.ExistingCollector.(C); ok {
+			return same
+		}
+	} else if err != nil {
+		panic(err)
+	}
+	return c
 }
 
 func (m *metrics) observe(surface, method string, status int, took time.Duration) {
@@ -69,3 +87,20 @@ func (s *Server) metricsHandler() http.Handler {
 		h.ServeHTTP(w, r)
 	})
 }
+
+// ServeMonitoring serves health, readiness and metrics on l, and nothing else, without TLS and without asking who it is: for a
+// network of the operator's own. It closes l.
+func (s *Server) ServeMonitoring(l net.Listener) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", s.health)
+	mux.HandleFunc("GET /readyz", s.ready)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.cfg.Registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+	srv := &http.Server{
+		Handler: mux, ReadHeaderTimeout: s.cfg.HeaderTimeout, ReadTimeout: s.cfg.HeaderTimeout, WriteTimeout: s.cfg.RequestTimeout,
+		IdleTimeout: s.cfg.IdleTimeout, MaxHeaderBytes: s.cfg.MaxHeader,
+	}
+	return s.run(srv, func() error { return srv.Serve(limitListener(l, monitors, s.metrics.connections)) }, l)
+}
+
+// monitors bounds the connections of those who monitor.
+const monitors = 64

@@ -54,6 +54,8 @@ type Config struct {
 	RateLimit      float64       `toml:"rate-limit" doc:"requests a second from one address; 0 is no limit"`
 	RateBurst      int           `toml:"rate-burst" doc:"requests at once from one address, beyond the rate"`
 
+	MetricsListen string `toml:"metrics-listen" doc:"HOST:PORT for /healthz, /readyz and /metrics in plain HTTP, for a network of your own; default: none. Clients' port has the first two, and /metrics for operators"`
+
 	SnapshotDir   string        `toml:"snapshot-dir" doc:"a folder for scheduled snapshots, best on another disk; default: none are taken"`
 	SnapshotEvery time.Duration `toml:"snapshot-every" doc:"how often a snapshot is taken"`
 	SnapshotKeep  int           `toml:"snapshot-keep" doc:"how many scheduled snapshots are kept"`
@@ -352,6 +354,8 @@ func (c Config) Validate() error {
 		{"listen", hostPort(c.Listen, "localhost:8443")},
 		{"cluster-listen", hostPort(c.ClusterListen, "localhost:8444")},
 		{"cluster-listen", c.ownPort()},
+		{"metrics-listen", optional(c.MetricsListen, func(s string) error { return hostPort(s, "localhost:8445") })},
+		{"cluster-advertise", optional(c.ClusterAdvertise, func(s string) error { return hostPort(s, "node.example:8444") })},
 		{"public-url", publicURL(c.PublicURL)},
 		{"seal", oneOf(c.Seal, "file", "passphrase", "shamir")},
 		{"key-file", c.outside(c.KeyFile)},
@@ -507,3 +511,11 @@ func clip(s string) string {
 }
 
 func oneLine(s string) string { return clip(strings.Join(strings.Fields(s), " ")) }
+
+// optional checks a setting that may be left out.
+func optional(value string, check func(string) error) error {
+	if value == "" {
+		return nil
+	}
+	return check(value)
+}
