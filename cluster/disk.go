@@ -77,3 +77,6 @@ func CheckDisk(dir string) error {
 	return fmt.Errorf("the disk of %s is full: %d MiB are free, and a node needs %d: free some, or move the folder to a larger disk",
 		dir, free>>20, minFree>>20)
 }
+
+// FreeSpace is how many bytes of the disk that dir is on this process may still write.
+func FreeSpace(dir string) (int64, error) { return freeSpace(dir) }

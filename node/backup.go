@@ -59,6 +59,10 @@ func snapshotKey(ring *keys.Ring) (ed25519.PrivateKey, error) {
 
 // saveSnapshot writes a snapshot to w. That it was taken is in the audit log before its end is written.
 func (n *Node) saveSnapshot(ctx context.Context, by storage.Actor, req SnapshotRequest, w io.Writer) (*backup.Trailer, error) {
+	if !n.saving.TryLock() { // there is one scratch copy
+		return nil, storage.Errorf(storage.Conflict, "snapshot_running", "a snapshot is being saved at this node already: wait for it, or ask another node")
+	}
+	defer n.saving.Unlock()
 	start := time.Now()
 	key, err := snapshotKey(n.ring)
 	if err != nil {
@@ -84,19 +88,25 @@ func (n *Node) saveSnapshot(ctx context.Context, by storage.Actor, req SnapshotR
 	if err != nil {
 		return nil, err
 	}
-	if _, err := image.WriteTo(paced(ctx, out, req.Rate)); err != nil {
-		return nil, err
-	}
-	if err := out.Flush(); err != nil {
-		return nil, err
-	}
+	// What the database holds is found while it is read for the copy.
+	digest := make(chan error, 1)
 	var t backup.Trailer
-	err = beside(out.Pause, func() error {
-		t, err = n.certify(ctx, image, !req.Uncertain)
-		return err
-	})
-	if err != nil {
+	go func() {
+		digest <- guarded(func() error {
+			d, err := image.Digest()
+			t = backup.Found(d)
+			return err
+		})
+	}()
+	err = n.copyOut(ctx, image, out, req)
+	defer os.Remove(n.scratch())
+	if err := errors.Join(err, <-digest); err != nil {
 		return nil, err
+	}
+	if !req.Uncertain {
+		if err := beside(out.Pause, func() error { return n.certify(&t) }); err != nil {
+			return nil, err
+		}
 	}
 	t.Seconds = time.Since(start).Seconds()
 	err = n.store.Update(ctx, by, storage.Intent{Action: "snapshot.save"}, func(tx storage.Tx) error {
@@ -166,37 +176,47 @@ func beside(pause, fn func() error) error {
 	}
 }
 
-// certify says what an image holds; with restore, after the copy was restored in this process and found to hold the same.
-func (n *Node) certify(ctx context.Context, image *bolt.Image, restore bool) (backup.Trailer, error) {
-	d, err := image.Digest()
-	t := backup.Found(d)
-	if err != nil || !restore {
-		return t, err
+// copyOut writes the image to out, and at the same time into the file in which it is certified.
+func (n *Node) copyOut(ctx context.Context, image *bolt.Image, out *backup.Writer, req SnapshotRequest) error {
+	if req.Uncertain {
+		_, err := image.WriteTo(paced(ctx, out, req.Rate))
+		return errors.Join(err, out.Flush())
 	}
-	path := filepath.Join(n.cfg.Data, scratchName)
-	defer os.Remove(path)
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	noRoom := func(err error) error {
+		return fmt.Errorf("certifying the snapshot: %w: it takes as much room as the database; or leave it out with --no-certify", err)
+	}
+	if free, err := cluster.FreeSpace(n.cfg.Data); err == nil && free < image.Size+spareRoom {
+		return noRoom(fmt.Errorf("%d MiB are free in the data folder", free>>20))
+	}
+	f, err := os.OpenFile(n.scratch(), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return t, fmt.Errorf("certifying the snapshot: %w: it takes as much room as the database; or leave it out with --no-certify", err)
+		return noRoom(err)
 	}
-	_, err = image.WriteTo(paced(ctx, f, 0))
-	if err := errors.Join(err, f.Close()); err != nil {
-		return t, fmt.Errorf("certifying the snapshot: %w: it takes as much room as the database; or leave it out with --no-certify", err)
-	}
-	found, err := backup.Examine(path, n.header.Cluster, n.logger)
+	_, err = image.WriteTo(paced(ctx, io.MultiWriter(out, f), req.Rate))
+	return errors.Join(err, out.Flush(), f.Close())
+}
+
+// spareRoom is what of the disk is left to the node while a snapshot is certified.
+const spareRoom = 256 << 20
+
+// certify opens the scratch copy as a state machine does, and compares what it holds with what the database does.
+func (n *Node) certify(t *backup.Trailer) error {
+	found, err := backup.Examine(n.scratch(), n.header.Cluster, n.logger)
 	if err != nil {
-		return t, fmt.Errorf("certifying the snapshot: the copy does not restore: %w", err)
+		return fmt.Errorf("certifying the snapshot: the copy does not restore: %w", err)
 	}
-	if !found.Same(&t) {
-		return t, errors.New("certifying the snapshot: the copy holds another state than the database: look at the disk")
+	if !found.Same(t) {
+		return errors.New("certifying the snapshot: the copy holds another state than the database: look at the disk")
 	}
 	now := n.opts.Now().UTC()
 	t.Certified = &now
-	return t, nil
+	return nil
 }
 
 // scratchName is the copy of the database that is looked at while a snapshot is certified.
 const scratchName = "certify.tmp"
+
+func (n *Node) scratch() string { return filepath.Join(n.cfg.Data, scratchName) }
 
 // The names of scheduled snapshots sort by time.
 const (

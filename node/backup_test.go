@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -130,7 +131,7 @@ func TestSnapshotRestores(t *testing.T) {
 		t.Errorf("the note of the restore is still there: %v", err)
 	}
 	closed(t, n)
-	n = open(t, again) // it is an ordinary node
+	open(t, again) // it is an ordinary node
 	caller.client.CloseIdleConnections()
 	caller.do(200, "GET", "/rest/v1/notes?select=body", ann.AccessToken, nil, &rows)
 	if len(rows) != 2 {
@@ -138,11 +139,11 @@ func TestSnapshotRestores(t *testing.T) {
 	}
 }
 
-// TestCertificationCompares lets the copy differ from the database that it is compared with.
+// TestCertificationCompares lets the copy be of another state than the database, and be damaged.
 func TestCertificationCompares(t *testing.T) {
 	t.Parallel()
-	a := open(t, testConfig(t, filepath.Join(t.TempDir(), "data")))
-	trailer := func(n *Node) backup.Trailer {
+	n := open(t, testConfig(t, filepath.Join(t.TempDir(), "data")))
+	scratch := func() backup.Trailer {
 		t.Helper()
 		if err := n.state.Flush(); err != nil {
 			t.Fatal(err)
@@ -152,16 +153,38 @@ func TestCertificationCompares(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer image.Close()
-		got, err := n.certify(t.Context(), image, true)
+		out, err := backup.NewWriter(io.Discard, &backup.Header{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return got
+		if err := n.copyOut(t.Context(), image, out, SnapshotRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		d, err := image.Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return backup.Found(d)
 	}
-	first := trailer(a)
-	signedUp(newCaller(t, a))
-	if second := trailer(a); first.Same(&second) {
-		t.Error("another state has the same digest")
+	before := scratch()
+	if err := n.certify(&before); err != nil || before.Certified == nil {
+		t.Fatal(err)
+	}
+	signedUp(newCaller(t, n))
+	after := scratch()
+	before.Certified = nil
+	if err := n.certify(&before); err == nil || before.Certified != nil {
+		t.Error("a copy of another state is certified")
+	}
+	b, err := os.ReadFile(n.scratch())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(n.scratch(), b[:len(b)/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.certify(&after); err == nil || after.Certified != nil {
+		t.Error("half a copy is certified")
 	}
 }
 

@@ -74,6 +74,7 @@ type Node struct {
 	credentials *member.Credentials
 	clusterAddr string
 	stopping    atomic.Bool
+	saving      sync.Mutex // held while a snapshot is saved
 	registry    *prometheus.Registry
 	monitor     net.Listener           // for those who monitor; nil: none
 	ownName     atomic.Pointer[string] // as the cluster knows it, once that was read
