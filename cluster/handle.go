@@ -10,22 +10,14 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// A handle is raft as the rest of the package sees it. It is there from Open to Close, also while raft itself does not run:
-// before the start gate has opened, and while a log that a disk refused is opened anew. Then it is a follower without a
-// leader, and what is asked of it is refused as by a raft that has shut down, before anything is written.
+// A handle is raft as the rest of the package sees it. It is there from Open to Close, also before raft itself runs, when other
+// nodes may call already. Then it is a follower without a leader, and what is asked of it is refused as by a raft that has
+// shut down, before anything is written.
 type handle struct {
 	inner atomic.Pointer[raft.Raft]
-	idle  atomic.Pointer[idle]
 
 	mu     sync.Mutex
 	closed bool
-}
-
-// idle is what is known while raft does not run.
-type idle struct {
-	term, last    uint64
-	configuration raft.Configuration
-	index         uint64 // of the configuration
 }
 
 // run makes r the running raft, or shuts it down when the handle is closed already.
@@ -39,28 +31,12 @@ func (h *handle) run(r *raft.Raft) bool {
 	return true
 }
 
-// rest takes the running raft out, to be shut down, and answers from i from then on.
-func (h *handle) rest(i *idle) *raft.Raft {
-	h.idle.Store(i)
-	return h.inner.Swap(nil)
-}
-
 // close makes sure that nothing runs after it, and returns what runs now.
 func (h *handle) close() *raft.Raft {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.closed = true
 	return h.inner.Load()
-}
-
-// runs reports whether raft runs.
-func (h *handle) runs() bool { return h.inner.Load() != nil }
-
-func (h *handle) resting() *idle {
-	if i := h.idle.Load(); i != nil {
-		return i
-	}
-	return &idle{}
 }
 
 func (h *handle) State() raft.RaftState {
@@ -74,14 +50,14 @@ func (h *handle) CurrentTerm() uint64 {
 	if r := h.inner.Load(); r != nil {
 		return r.CurrentTerm()
 	}
-	return h.resting().term
+	return 0
 }
 
 func (h *handle) LastIndex() uint64 {
 	if r := h.inner.Load(); r != nil {
 		return r.LastIndex()
 	}
-	return h.resting().last
+	return 0
 }
 
 func (h *handle) CommitIndex() uint64 {
@@ -116,8 +92,7 @@ func (h *handle) GetConfiguration() raft.ConfigurationFuture {
 	if r := h.inner.Load(); r != nil {
 		return r.GetConfiguration()
 	}
-	i := h.resting()
-	return restingConfiguration{i}
+	return noConfiguration{}
 }
 
 func (h *handle) Stats() map[string]string {
@@ -223,8 +198,8 @@ func (f refused) Open() (*raft.SnapshotMeta, io.ReadCloser, error) {
 	return nil, nil, f.err
 }
 
-type restingConfiguration struct{ *idle }
+type noConfiguration struct{}
 
-func (f restingConfiguration) Error() error                      { return nil }
-func (f restingConfiguration) Index() uint64                     { return f.index }
-func (f restingConfiguration) Configuration() raft.Configuration { return f.configuration }
+func (noConfiguration) Error() error                      { return nil }
+func (noConfiguration) Index() uint64                     { return 0 }
+func (noConfiguration) Configuration() raft.Configuration { return raft.Configuration{} }
