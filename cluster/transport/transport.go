@@ -92,6 +92,9 @@ func New(c Config) (*Transport, error) {
 	t := &Transport{layer: l}
 	t.NetworkTransport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		ServerAddressProvider: l, Stream: l, MaxPool: 3, Timeout: c.Timeout, Logger: c.RaftLogger, MsgpackUseNewTimeFormat: true,
+		// No pipeline of messages: when a node steps down while its pipeline is full, raft v1.8.0 stops reading the answers while
+		// it still waits to send, for ever, and so does its Shutdown. A batch is sent while the one before is synced anyway.
+		MaxRPCsInFlight: 1,
 	})
 	l.running.Add(1)
 	go l.accept()
