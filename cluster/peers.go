@@ -126,7 +126,11 @@ func (c *Cluster) answer(ctx context.Context, method string, body []byte) ([]byt
 	switch method {
 	case "confirm":
 		// Read after the question came: whoever leads a later term had this node's vote, or has not been elected.
-		return binary.BigEndian.AppendUint64(nil, c.raft.CurrentTerm()), nil
+		term := c.raft.CurrentTerm()
+		if term == 0 { // raft does not run yet: what it voted for is not known
+			return nil, storage.Errorf(storage.Unavailable, "starting", "this node is starting")
+		}
+		return binary.BigEndian.AppendUint64(nil, term), nil
 	case "read-index":
 		index, err := c.leaderIndex(ctx)
 		return binary.BigEndian.AppendUint64(nil, index), err
