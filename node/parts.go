@@ -182,6 +182,7 @@ func (n *Node) serveClients(ctx context.Context, certificates *cert.Manager, sea
 	n.registerKeys(mux)
 	n.registerMembers(mux)
 	n.registerBackup(mux)
+	n.registerCompact(mux)
 	n.ca.Store(&pem)
 	n.api.Store(mux)
 

@@ -21,7 +21,7 @@ import (
 func (a *app) operatorCommand() *cobra.Command {
 	return group("operator", "Make a cluster, unseal and seal it, and manage its nodes and operators' tokens",
 		a.initCommand(), a.unsealCommand(), a.sealCommand(), a.joinTokenCommand(), a.nodesCommand(), a.removeCommand(),
-		a.promoteCommand(), a.transferCommand(), a.apiTokenCommand())
+		a.promoteCommand(), a.transferCommand(), a.compactCommand(), a.apiTokenCommand())
 }
 
 // initOptions say how a new cluster's root key is kept.

@@ -98,3 +98,13 @@ type NodeName struct {
 	Node string `json:"node"`
 	Name string `json:"name,omitempty"`
 }
+
+// CompactRoute makes a node's database file anew without its free pages.
+var CompactRoute = Route[Empty, Compacted]{
+	Method: "POST", Path: "/api/v1/operator/compact", Summary: "Give the room in this node's database that deleted data left back to its disk"}
+
+// Compacted says what a compaction did.
+type Compacted struct {
+	Before int64 `json:"before_bytes" doc:"of the database's file"`
+	After  int64 `json:"after_bytes" doc:"the same as before, where there was nothing to do"`
+}
