@@ -59,6 +59,8 @@ type Config struct {
 	Dial      func(ctx context.Context, addr string) (net.Conn, error)
 	// ServerTLS and ClientTLS are for mutual TLS between nodes; both or neither.
 	ServerTLS, ClientTLS *tls.Config
+	// Admit is asked at every call whether the node at the other end of conn may still call; default: all may.
+	Admit func(conn net.Conn) error
 	// Join takes over a connection of somebody who wants to join; default: such connections are closed.
 	Join func(net.Conn)
 

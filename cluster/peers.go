@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -62,6 +63,8 @@ type peers struct {
 	held    []storage.ID // demoted by hand: they get their vote back by hand
 	outcast bool         // the leader says that this node is no member
 	closed  bool
+
+	removed atomic.Bool // what Removed said last
 }
 
 // Peers returns the last answer of each other member.
@@ -116,7 +119,17 @@ func (c *Cluster) closePeers() {
 
 // serveRPC answers a connection that carries calls of another node, until the transport closes it.
 func (c *Cluster) serveRPC(conn net.Conn) {
-	if err := rpc.Serve(context.Background(), conn, c.answer); err != nil {
+	answer := c.answer
+	if c.config.Admit != nil {
+		answer = func(ctx context.Context, method string, body []byte) ([]byte, error) {
+			if err := c.config.Admit(conn); err != nil {
+				conn.Close()
+				return nil, err
+			}
+			return c.answer(ctx, method, body)
+		}
+	}
+	if err := rpc.Serve(context.Background(), conn, answer); err != nil {
 		c.logger.Debug("a connection of another node ended", "error", err)
 	}
 }
@@ -192,6 +205,7 @@ func (c *Cluster) ask(ctx context.Context) {
 	ready := map[storage.ID]int{}
 	for {
 		c.askAll(ctx)
+		c.peers.removed.Store(c.Removed())
 		c.promoteReady(ctx, ready)
 		c.correctAddress(ctx)
 		select {

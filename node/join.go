@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -136,6 +137,19 @@ func (n *Node) removed(id storage.ID) bool {
 	defer snap.Release()
 	_, _, gone, err := snap.Get(storage.System, entry.Space{Table: member.RemovedTable}, id[:])
 	return gone && err == nil
+}
+
+// stillAdmitted refuses a node that was removed after it had connected.
+func (n *Node) stillAdmitted(conn net.Conn) error {
+	secure, ok := conn.(*tls.Conn)
+	if !ok {
+		return storage.Errorf(storage.Denied, "not_a_node", "only nodes may call: this connection has no certificate")
+	}
+	id, err := member.Peer(secure.ConnectionState())
+	if err == nil && n.removed(id) {
+		err = storage.Errorf(storage.Denied, "removed", "node %s was removed from the cluster", id)
+	}
+	return err
 }
 
 // answerJoin answers a connection of somebody who has a token to join.

@@ -210,7 +210,7 @@ func (n *Node) openFiles(ctx context.Context, nodes net.Listener) (root []byte, 
 		Cluster: n.header.Cluster, Node: n.id, Dir: filepath.Join(n.cfg.Data, logName), State: n.state,
 		Voters:   voters,
 		Listener: nodes, Advertise: n.clusterAddr,
-		ServerTLS: n.credentials.ServerTLS(), ClientTLS: n.credentials.ClientTLS(), Join: n.answerJoin,
+		ServerTLS: n.credentials.ServerTLS(), ClientTLS: n.credentials.ClientTLS(), Join: n.answerJoin, Admit: n.stillAdmitted,
 		Extra: n.extra, Faults: n.faults, Clock: n.opts.Now,
 		Heartbeat: n.cfg.ElectionTimeout, Election: n.cfg.ElectionTimeout, Lease: n.cfg.ElectionTimeout * 4 / 5,
 		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
