@@ -448,17 +448,40 @@ func (n *Node) recordRestore(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", path, err)
 	}
+	ended, err := n.endSessions(ctx)
+	if err != nil {
+		return fmt.Errorf("ending the sessions of before the restore: %w", err)
+	}
 	by := storage.JobActor(storage.System, storage.ID{}, "restore")
 	err = n.store.Update(ctx, by, storage.Intent{Action: "snapshot.restore"}, func(tx storage.Tx) error {
 		tx.Note("index", r.Index)
 		tx.Note("taken", r.Taken.Format(time.RFC3339))
 		tx.Note("restored", r.Restored.Format(time.RFC3339))
+		tx.Note("sessions_ended", ended)
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("recording the restore: %w", err)
 	}
 	return os.Remove(path)
+}
+
+// endSessions ends every session of every tenant.
+func (n *Node) endSessions(ctx context.Context) (total int, err error) {
+	snap, err := n.cluster.Local()
+	if err != nil {
+		return 0, err
+	}
+	tenants, err := snap.Tenants()
+	snap.Release()
+	for _, t := range tenants {
+		if err == nil && t != storage.System {
+			var ended int
+			ended, err = n.parts.sessions.EndEvery(ctx, storage.JobActor(t, storage.ID{}, "restore"))
+			total += ended
+		}
+	}
+	return total, err
 }
 
 // VerifySnapshot restores a snapshot into a scratch file beside it and compares what that holds with what the snapshot says.

@@ -108,6 +108,9 @@ func TestSnapshotRestores(t *testing.T) {
 	again.Data = data
 	n = open(t, again)
 	caller.client.CloseIdleConnections()
+	// A session may have been ended since the snapshot, so none lives on.
+	caller.do(401, "GET", "/rest/v1/notes?select=body", ann.AccessToken, nil, nil)
+	caller.do(200, "POST", "/auth/v1/token?grant_type=password", "", map[string]string{"email": "ann@example.com", "password": "a long password"}, &ann)
 	var rows []struct{ Body string }
 	if err := json.Unmarshal(caller.do(200, "GET", "/rest/v1/notes?select=body", ann.AccessToken, nil, nil), &rows); err != nil {
 		t.Fatal(err)

@@ -40,19 +40,20 @@ func New() *Guard {
 	)
 	return &Guard{
 		actions: map[string]kinds{
-			"account.signup":   signIn,
-			"account.read":     person,
-			"account.update":   person,
-			"session.create":   signIn,
-			"session.refresh":  signIn,
-			"session.reuse":    signIn, // a refresh token that was used again ends its session
-			"session.read":     person,
-			"session.end":      person,
-			"audit.checkpoint": ours,
-			"audit.index":      node,
-			"key.rotate":       manage,
-			"schema.read":      ours,
-			"schema.purge":     ours,
+			"account.signup":    signIn,
+			"account.read":      person,
+			"account.update":    person,
+			"session.create":    signIn,
+			"session.refresh":   signIn,
+			"session.reuse":     signIn, // a refresh token that was used again ends its session
+			"session.read":      person,
+			"session.end":       person,
+			"session.end_every": node,
+			"audit.checkpoint":  ours,
+			"audit.index":       node,
+			"key.rotate":        manage,
+			"schema.read":       ours,
+			"schema.purge":      ours,
 		},
 		resources: map[string]kinds{
 			"rows":        clients,

@@ -438,6 +438,38 @@ func endAll(tx storage.Tx, account storage.ID, which func(storage.ID) bool) (int
 	return len(ids), nil
 }
 
+// endAtOnce is how many sessions one entry ends when all are.
+const endAtOnce = 500
+
+// EndEvery ends every session of the actor's tenant, and returns how many they were: after a restore, when those that were ended
+// since the snapshot would come back.
+func (s *Sessions) EndEvery(ctx context.Context, by storage.Actor) (total int, err error) {
+	for {
+		ended := 0
+		err := s.Store.Update(ctx, by, storage.Intent{Action: "session.end_every", Object: by.Tenant().String()}, func(tx storage.Tx) error {
+			var ids []storage.ID
+			err := sessions.All(tx, storage.ID{}, func(id storage.ID, _ record) bool {
+				ids = append(ids, id)
+				return len(ids) < endAtOnce
+			})
+			if err != nil {
+				return err
+			}
+			for _, id := range ids {
+				if err := sessions.Delete(tx, id); err != nil {
+					return err
+				}
+			}
+			ended = len(ids)
+			tx.Note("sessions", ended)
+			return nil
+		})
+		if total += ended; err != nil || ended < endAtOnce {
+			return total, err
+		}
+	}
+}
+
 // me returns the account of an actor whose session lives.
 func me(r storage.Reader) (account.Account, error) {
 	if err := Live(r, r.By().Session()); err != nil {
