@@ -271,7 +271,12 @@ func (q *quartet) check() {
 		select {
 		case <-s.Changed(revision - 1):
 		case <-time.After(time.Minute):
-			q.t.Fatalf("node %d did not catch up: %+v", i, q.nodes[i].Load().Status())
+			for j := range q.nodes {
+				n := q.node(j)
+				q.t.Errorf("node %d, removed %v: %+v, members %+v, hears %+v", j, n.Removed(), n.Status(), n.Members(), n.Peers())
+			}
+			q.t.Errorf("node %d did not catch up with revision %d", i, revision)
+			return
 		}
 		if _, at := s.Applied(); at != revision {
 			q.t.Errorf("node %d holds revision %d, others %d", i, at, revision)

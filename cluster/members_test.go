@@ -121,6 +121,13 @@ func TestMembers(t *testing.T) {
 		}
 		q.net.HealAll()
 		eventually(t, "it knows", q.node(3).Removed)
+		time.Sleep(2 * time.Second)
+		if _, err := q.node(3).Propose(ctx, put(q.tenant, "k", "v")); code(err) != "removed" {
+			t.Errorf("a node that was removed takes a write: %v", err)
+		}
+		if _, err := q.node(3).Snapshot(ctx); code(err) != "removed" {
+			t.Errorf("a node that was removed reads: %v", err)
+		}
 		must(n.Add(ctx, id(3), name(3)))
 		eventually(t, "it is back", func() bool { return !q.node(3).Removed() })
 		must(n.Remove(ctx, id(3)))

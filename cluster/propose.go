@@ -196,6 +196,9 @@ func (c *Cluster) usable() error {
 	if c.failure.Load() != nil {
 		return c.unavailable()
 	}
+	if c.peers.removed.Load() {
+		return storage.Errorf(storage.Unavailable, "removed", "the cluster has removed this node: use another, or let it join again")
+	}
 	return nil
 }
 
