@@ -229,3 +229,47 @@ func TestDialEndsWithItsContext(t *testing.T) {
 		}
 	})
 }
+
+// TestAnotherNodeIsThere dials an address at which another node is than the one that is meant.
+func TestAnotherNodeIsThere(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n, done := memnet.New(), make(chan struct{})
+		meant := [16]byte{1}
+		from := config(t, n, "a")
+		from.Address = func(raft.ServerID) ([16]byte, string, bool) { return meant, "b", true }
+		a := start(t, from)
+		c := config(t, n, "b")
+		c.Self = [16]byte{1}
+		c.RPC = func(conn net.Conn) {
+			defer conn.Close()
+			io.Copy(conn, conn)
+		}
+		b := start(t, c)
+		go answer(b, done)
+		echoes := func() bool {
+			conn, err := a.DialRPC(t.Context(), meant, "b")
+			if err != nil {
+				return false
+			}
+			defer conn.Close()
+			conn.Write([]byte("echo"))
+			_, err = io.ReadFull(conn, make([]byte, 4))
+			return err == nil
+		}
+		if err := send(a, "b"); err != nil || !echoes() {
+			t.Errorf("it does not answer: %v", err)
+		}
+		a.CloseStreams()
+		meant = [16]byte{2}
+		if err := send(a, "b"); err == nil {
+			t.Error("raft's message reached another node than the one that was meant")
+		}
+		if echoes() {
+			t.Error("a call reached another node than the one that was meant")
+		}
+		b.Close()
+		a.Close()
+		close(done)
+	})
+}
