@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -214,5 +216,52 @@ func TestThreeNodes(t *testing.T) {
 	}
 	for _, p := range nodes {
 		p.stop(t)
+	}
+}
+
+// TestTwoVersions upgrades a cluster node by node, under writes, to a version that reads one entry format more. As long as one
+// node is of the old version, entries are written that it can read; once none is, the new format is, and the old version refuses
+// the log, with the reason, instead of passing over what it cannot read.
+func TestTwoVersions(t *testing.T) {
+	later := filepath.Join(t.TempDir(), "bulwark")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-X bulwark/storage/entry.next=2", "-o", later, "bulwark/cmd/bulwark")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	dir := t.TempDir()
+	nodes := threeNodes(t, dir)
+	who := nodes[0].signUp(t, "ann@example.com")
+	w := startWriting(nodes, who.AccessToken, 4)
+	restart := func(at int) {
+		t.Helper()
+		before := w.next.Load()
+		nodes[at].stop(t)
+		nodes[at] = nodes[at].back(t)
+		w.set(at, nodes[at])
+		until(t, "all nodes to be well, and writes to go on", func() bool {
+			return status(t, nodes[at]).Healthy && w.next.Load() > before+50
+		})
+	}
+	t.Setenv(binaryEnv, later)
+	for at := range nodes {
+		restart(at)
+		if at == 1 { // the last old node leads no matter what: it can read all that there is
+			t.Setenv(binaryEnv, "")
+			restart(2)
+			t.Setenv(binaryEnv, later)
+		}
+	}
+	before := w.next.Load()
+	until(t, "entries of the new format", func() bool { return w.next.Load() > before+200 })
+	w.end(t, nodes)
+	nodes[0].kill() // its log is replayed at the next start
+	t.Setenv(binaryEnv, "")
+	old, err := tryServe(t, nodes[0].Data, "--listen", nodes[0].listen, "--cluster-listen", nodes[0].cluster, "--name", "one")
+	if err == nil {
+		old.kill()
+		t.Error("the old version takes part in a log that it cannot read")
+	} else if !strings.Contains(err.Error(), "newer Bulwark") {
+		t.Errorf("it does not say why it refuses: %v", err)
 	}
 }

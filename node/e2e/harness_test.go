@@ -25,9 +25,15 @@ import (
 	"time"
 )
 
+// binaryEnv names another program than the one under test: another version of it.
+const binaryEnv = "E2E_BULWARK"
+
 // binary is the program under test, built by the Makefile.
 func binary(t testing.TB) string {
 	t.Helper()
+	if other := os.Getenv(binaryEnv); other != "" {
+		return other
+	}
 	path, err := filepath.Abs("../../bin/bulwark")
 	if err != nil {
 		t.Fatal(err)
