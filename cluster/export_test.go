@@ -56,3 +56,9 @@ func Confirm(r interface {
 
 // State is a node's database.
 type State = fsm.State
+
+// Format is the format of entries that n writes now.
+func Format(n *Cluster) uint8 { return n.format() }
+
+// Majority asks the voters for a confirmation that n leads in term.
+func Majority(n *Cluster, term uint64) error { return n.majority(term) }

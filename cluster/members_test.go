@@ -291,3 +291,63 @@ func TestOwnWritesAreRead(t *testing.T) {
 		}
 	})
 }
+
+// TestFormat needs a build that reads two formats: -ldflags "-X bulwark/storage/entry.next=2".
+func TestFormat(t *testing.T) {
+	t.Parallel()
+	if entry.Newest() == entry.Oldest {
+		t.Skip("this build reads one format of entries only")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		q := newQuartet(t)
+		defer q.close()
+		lead := q.leader()
+		all := func(want uint8) func() bool {
+			return func() bool {
+				return cluster.Format(q.node(0)) == want && cluster.Format(q.node(1)) == want && cluster.Format(q.node(2)) == want
+			}
+		}
+		eventually(t, "the newest", all(entry.Newest()))
+		// A member that nobody has heard of may read the oldest only.
+		for i := range 3 {
+			q.net.Cut(name(3), name(i))
+		}
+		if err := q.node(lead).Add(within(t, 10*time.Second), q.voters[3].ID, name(3)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the oldest", all(entry.Oldest))
+		mustPropose(t, q.node((lead+1)%3), put(q.tenant, "k", "v"))
+		q.net.HealAll()
+		eventually(t, "the newest", all(entry.Newest()))
+		mustPropose(t, q.node((lead+1)%3), put(q.tenant, "k", "v"))
+	})
+}
+
+// TestMajority holds that only answers of voters that know of no later term confirm a leader.
+func TestMajority(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := newQuartet(t)
+		defer q.close()
+		lead := q.leader()
+		n := q.node(lead)
+		mustPropose(t, n, put(q.tenant, "k", "v"))
+		time.Sleep(time.Second)
+		term := n.Status().Term
+		if err := cluster.Majority(n, term); err != nil {
+			t.Errorf("it leads: %v", err)
+		}
+		if cluster.Majority(n, term-1) == nil {
+			t.Error("voters of a later term confirm it")
+		}
+		q.net.Cut(name(lead), name((lead+1)%3))
+		if err := cluster.Majority(n, term); err != nil {
+			t.Errorf("one voter of three is gone: %v", err)
+		}
+		q.net.Cut(name(lead), name((lead+2)%3))
+		if cluster.Majority(n, term) == nil {
+			t.Error("it confirms itself")
+		}
+		q.net.HealAll()
+	})
+}
