@@ -114,8 +114,10 @@ func TestMembers(t *testing.T) {
 		for i := range 3 {
 			q.net.Cut(name(3), name(i))
 		}
+		time.Sleep(10 * time.Second) // what was under way is lost
 		must(n.Remove(ctx, id(3)))
 		must(n.Remove(ctx, id(3)))
+		time.Sleep(10 * time.Second)
 		if q.node(3).Removed() {
 			t.Error("it knows already")
 		}
