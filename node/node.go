@@ -317,7 +317,7 @@ func (n *Node) openIdentity(fresh bool) (voters []cluster.Voter, err error) {
 		return nil, err
 	}
 	n.id = id
-	if missing && !joined {
+	if !joined { // where the log has its configuration already, this one is not used
 		voters = []cluster.Voter{{ID: id, Addr: n.clusterAddr}}
 	}
 	return voters, nil
