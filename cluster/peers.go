@@ -26,25 +26,14 @@ type Report struct {
 	Leads                                       bool
 	Formats                                     [2]uint8 // the oldest and the newest entry format that it reads
 	Clock                                       time.Time
-	Knows                                       bool               // the node that asked is a member
-	Held                                        []storage.ID       `json:",omitempty"` // of a leader: the nodes that were demoted by hand
-	Faults                                      []Fault            `json:",omitempty"`
-	Points                                      []Point            `json:",omitempty"`
-	Acked                                       map[storage.ID]Ack `json:",omitempty"` // what it knows that others acknowledged
-	Extra                                       json.RawMessage    `json:",omitempty"` // Config.Extra
+	Knows                                       bool            // the node that asked is a member
+	Held                                        []storage.ID    `json:",omitempty"` // of a leader: the nodes that were demoted by hand
+	Faults                                      []Fault         `json:",omitempty"`
+	Extra                                       json.RawMessage `json:",omitempty"` // Config.Extra
 }
 
 // A Fault is why a node is not what it should be.
 type Fault struct{ Name, Reason string }
-
-// A Point is the state's hash after the entry at Index.
-type Point struct {
-	Index uint64
-	Root  [32]byte
-}
-
-// An Ack is how far a node's log went when it acknowledged it.
-type Ack struct{ Index, Term uint64 }
 
 // A PeerReport is the last answer of another member.
 type PeerReport struct {

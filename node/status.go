@@ -40,8 +40,8 @@ func (n *Node) Status(ctx context.Context) api.NodeStatus {
 // components are the parts of a node that are always shown, and the faults that are theirs.
 func components() []component {
 	return []component{
-		{"seal", nil}, {"disk", nil}, {"log", []string{"rolled-back", "starting", "removed"}},
-		{"database", []string{"damaged", "fenced"}}, {"behind", nil}, {"clock", nil}, {"audit", nil},
+		{"seal", nil}, {"disk", nil}, {"log", []string{"removed"}},
+		{"database", []string{"damaged"}}, {"behind", nil}, {"clock", nil}, {"audit", nil},
 	}
 }
 
