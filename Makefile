@@ -7,7 +7,7 @@ FUZZTIME ?= 20s
 BENCHTIME ?= 20s
 
 export GOFLAGS := -mod=readonly -buildvcs=false
-BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.built=$(VERSION)"
 TARGETS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
 .PHONY: help build run test race lint vuln fuzz bench e2e cross release clean

@@ -32,6 +32,9 @@ func (n *Node) faults() []cluster.Fault {
 	if s.Failure != "" {
 		add("log", "%s", s.Failure)
 	}
+	if n.cluster.Removed() {
+		add("removed", "the cluster has removed this node: to bring it back, let it join anew with an empty data folder")
+	}
 	if err := n.state.Failed(); err != nil {
 		add("damaged", "%v", err)
 	}

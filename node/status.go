@@ -34,6 +34,9 @@ func (n *Node) Status(ctx context.Context) api.NodeStatus {
 		}
 	}
 	s.Verdict, s.Healthy = verdict(s.Nodes)
+	if n.cluster.Removed() {
+		s.Verdict, s.Healthy = "the cluster has removed this node", false
+	}
 	return s
 }
 

@@ -24,8 +24,14 @@ func (a *app) versionCommand() *cobra.Command {
 	}
 }
 
-// version is what the build says of itself: the tag, or the commit.
+// built is the version, as the Makefile knows it: the tag, or the commit. The linker sets it.
+var built string
+
+// version is what the build says of itself.
 func version() string {
+	if built != "" {
+		return built
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "devel"
