@@ -179,7 +179,7 @@ audit trees anew from their events, and compare that with what the snapshot says
 It needs no node and no key. With --key-file the snapshot must be signed by that
 root key, and every value and audit event in it must open.`,
 		Example: `  bulwark snapshot verify monday.snapshot
-  bulwark snapshot verify monday.snapshot --key-file /root/bulwark-data.key`,
+  bulwark snapshot verify monday.snapshot --key-file /srv/bulwark.key`,
 		Args: exactly("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			found, opened, err := node.VerifySnapshot(cmd.Context(), args[0], keyFile, a.quiet(), a.progress("verifying"))
@@ -215,7 +215,7 @@ func (a *app) restoreCommand() *cobra.Command {
 and the root key must be the one that signed the snapshot. What is made is a
 cluster of one with everything that the snapshot holds; start it with bulwark
 serve, and let other nodes join it anew, with empty data folders.`,
-		Example: "  bulwark snapshot restore monday.snapshot --data /srv/bulwark --key-file /root/bulwark-data.key",
+		Example: "  bulwark snapshot restore monday.snapshot --data /srv/bulwark --key-file /srv/bulwark.key",
 		Args:    exactly("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if keyFile == "" {
