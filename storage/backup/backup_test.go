@@ -77,3 +77,25 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// TestSizeIsHeld signs a snapshot that holds less, or more, of the database than its header says.
+func TestSizeIsHeld(t *testing.T) {
+	t.Parallel()
+	public, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int64{9, 11} {
+		var out bytes.Buffer
+		w, err := backup.NewWriter(&out, &backup.Header{Cluster: storage.System, Size: size, PublicKey: public})
+		if err == nil {
+			_, err = w.Write(make([]byte, 10))
+		}
+		if err := errors.Join(err, w.Close(&backup.Trailer{}, key)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := backup.Read(&out, io.Discard, nil); !errors.Is(err, backup.ErrDamaged) {
+			t.Errorf("10 bytes where %d should be: %v", size, err)
+		}
+	}
+}
