@@ -219,9 +219,9 @@ func TestThreeNodes(t *testing.T) {
 	}
 }
 
-// TestTwoVersions upgrades a cluster node by node, under writes, to a version that reads one entry format more. As long as one
-// node is of the old version, entries are written that it can read; once none is, the new format is, and the old version refuses
-// the log, with the reason, instead of passing over what it cannot read.
+// TestTwoVersions upgrades a cluster node by node, under writes, to a version that reads one entry format more, and goes back once
+// on the way. As long as one node is of the old version, entries are written that it can read; once none is, the new format is.
+// (That a version refuses entries of a later format is tested beside the log.)
 func TestTwoVersions(t *testing.T) {
 	later := filepath.Join(t.TempDir(), "bulwark")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-X bulwark/storage/entry.next=2", "-o", later, "bulwark/cmd/bulwark")
@@ -255,13 +255,4 @@ func TestTwoVersions(t *testing.T) {
 	before := w.next.Load()
 	until(t, "entries of the new format", func() bool { return w.next.Load() > before+200 })
 	w.end(t, nodes)
-	nodes[0].kill() // its log is replayed at the next start
-	t.Setenv(binaryEnv, "")
-	old, err := tryServe(t, nodes[0].Data, "--listen", nodes[0].listen, "--cluster-listen", nodes[0].cluster, "--name", "one")
-	if err == nil {
-		old.kill()
-		t.Error("the old version takes part in a log that it cannot read")
-	} else if !strings.Contains(err.Error(), "newer Bulwark") {
-		t.Errorf("it does not say why it refuses: %v", err)
-	}
 }
