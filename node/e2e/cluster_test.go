@@ -246,7 +246,7 @@ func TestTwoVersions(t *testing.T) {
 	t.Setenv(binaryEnv, later)
 	for at := range nodes {
 		restart(at)
-		if at == 1 { // the last old node leads no matter what: it can read all that there is
+		if at == 1 { // the last old node starts again: it can read all that there is
 			t.Setenv(binaryEnv, "")
 			restart(2)
 			t.Setenv(binaryEnv, later)
